@@ -1,0 +1,158 @@
+//! Typed events. Built from verdicts, never inline where decisions are made.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use stockade_types::{Generation, LayerStatus, Reason};
+
+/// What was done with an activity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Let through.
+    Allowed,
+    /// Refused by policy or by a safety rule.
+    Denied,
+    /// Permitted, but it failed.
+    Failed,
+    /// Ended; byte counts are final.
+    Closed,
+}
+
+/// A process inside the sandbox, as far as it could be known. Evidence only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Process id inside the sandbox.
+    pub pid: u32,
+    /// Path of the executable as seen inside.
+    pub exe: String,
+    /// User id.
+    pub uid: u32,
+}
+
+/// One event. The variants are the OCSF classes in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// OCSF 4001: a connection, a DNS question, or traffic the fence refused.
+    Network(Network),
+    /// OCSF 4002: one HTTP request judged.
+    Http(Http),
+    /// OCSF 1007: a process was launched or ended.
+    Process(ProcessActivity),
+    /// OCSF 5019: policy loaded, reloaded, refused.
+    Config(Config),
+    /// OCSF 6002: the sandbox started, is ready, stopped, failed.
+    Lifecycle(Lifecycle),
+    /// OCSF 2004: something a person should look at.
+    Finding(Finding),
+}
+
+/// OCSF 4001.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// What was done.
+    pub action: Action,
+    /// Why, for everything but plain success.
+    pub reason: Option<Reason>,
+    /// `connect`, `forward`, `transparent`, `dns`, or `fence`.
+    pub door: &'static str,
+    /// IP protocol number: 6 TCP, 17 UDP, 1 ICMP...
+    pub protocol: u8,
+    /// Destination name or literal as the command gave it.
+    pub host: Option<String>,
+    /// Destination address dialled or refused.
+    pub addr: Option<IpAddr>,
+    /// Destination port.
+    pub port: Option<u16>,
+    /// Endpoint of the policy that matched.
+    pub endpoint: Option<String>,
+    /// Rule that decided.
+    pub rule: Option<String>,
+    /// Generation of the policy that decided.
+    pub generation: Generation,
+    /// One sentence.
+    pub detail: Option<String>,
+    /// Smallest policy line that would allow it.
+    pub suggestion: Option<String>,
+    /// Who, where known.
+    pub process: Option<Process>,
+    /// Equal events that were folded into this one.
+    pub suppressed: u64,
+    /// Bytes from the command to upstream (for `Closed`).
+    pub bytes_out: u64,
+    /// Bytes from upstream to the command (for `Closed`).
+    pub bytes_in: u64,
+    /// Whether it was let through only because of `mode: audit` or `learn`.
+    pub audited: bool,
+}
+
+/// OCSF 4002.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// The connection facts, as in [`Network`].
+    pub network: Network,
+    /// Request method as sent.
+    pub method: String,
+    /// Request path without query (queries carry secrets).
+    pub path: String,
+    /// Response status given to the command.
+    pub status: u16,
+}
+
+/// OCSF 1007.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessActivity {
+    /// `true` at launch, `false` at exit.
+    pub launched: bool,
+    /// Pid inside the sandbox.
+    pub pid: u32,
+    /// Program and arguments, bounded.
+    pub argv: Vec<String>,
+    /// User id of the process.
+    pub uid: u32,
+    /// Exit code as the shell would show it (128+n for signals).
+    pub exit: Option<i32>,
+}
+
+/// OCSF 5019.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Whether the change took effect.
+    pub accepted: bool,
+    /// Reason of a refusal or remark.
+    pub reason: Option<Reason>,
+    /// Generation now in force.
+    pub generation: Generation,
+    /// Where it came from: file names, `built-in`, `--allow`.
+    pub source: String,
+    /// SHA-256 of the policy text, hexadecimal.
+    pub digest: String,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// OCSF 6002.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// `start`, `ready`, `stop`, `fail`.
+    pub phase: &'static str,
+    /// Reason of a failure.
+    pub reason: Option<Reason>,
+    /// Layers and their state.
+    pub layers: Vec<LayerStatus>,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// OCSF 2004.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind.
+    pub reason: Reason,
+    /// 1 informational to 5 critical (OCSF severity_id).
+    pub severity: u8,
+    /// One sentence.
+    pub detail: String,
+    /// How many, where it counts something.
+    pub count: u64,
+}

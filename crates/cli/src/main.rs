@@ -1,0 +1,3 @@
+//! The stockade program.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! Protocols without I/O: bytes in, facts out
+#![forbid(unsafe_code)]

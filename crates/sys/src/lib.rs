@@ -1,0 +1,12 @@
+//! The only crate with unsafe code: system calls as safe functions.
+//!
+//! Each module wraps one kernel facility that neither `nix` nor `rustix` offers safely. Everything else in the
+//! workspace forbids `unsafe`.
+
+pub mod channel;
+pub mod filter;
+pub mod mount;
+pub mod netlink;
+pub mod process;
+pub mod pty;
+pub mod socket;

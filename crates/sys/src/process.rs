@@ -1,0 +1,185 @@
+//! Making, watching and reaping processes.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use nix::sched::CloneFlags;
+
+/// A process made by [`fork`].
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid in the caller's pid namespace.
+    pub pid: i32,
+    /// A pidfd: never names another process.
+    pub pidfd: OwnedFd,
+}
+
+/// Runs `body` in a new process that starts with `flags` namespaces and shares nothing but open descriptors. With
+/// `parent`, the caller's parent becomes the child's parent (`CLONE_PARENT`) and reaps it.
+///
+/// The body may allocate and call anything, because the caller must be single-threaded: a copy of a threaded
+/// process could hold somebody else's lock for ever. The child never returns from here; it exits with the body's
+/// value.
+///
+/// # Errors
+/// `EBUSY` when the caller has more than one thread; else what `clone(2)` says.
+pub fn fork(flags: CloneFlags, parent: bool, body: impl FnOnce() -> u8) -> io::Result<Child> {
+    if threads()? != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let mut pidfd: RawFd = -1;
+    let parent = if parent { libc::CLONE_PARENT } else { 0 };
+    let bits = flags.bits() | parent | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: no CLONE_VM, so the child has its own copy of the address space; a null stack means the copied one
+    // is used; `pidfd` outlives the call. The process has one thread, so no lock is held by a thread that is gone.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            libc::c_long::from(bits),
+            std::ptr::null_mut::<libc::c_void>(),
+            &raw mut pidfd,
+            std::ptr::null_mut::<libc::c_void>(),
+            0,
+        )
+    };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(101);
+            // SAFETY: _exit has no preconditions; destructors and atexit handlers belong to the parent.
+            unsafe { libc::_exit(code.into()) }
+        }
+        pid => {
+            // SAFETY: the kernel stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid: i32::try_from(pid).map_err(io::Error::other)?, pidfd })
+        }
+    }
+}
+
+/// Threads of this process.
+fn threads() -> io::Result<usize> {
+    match fs::read_dir("/proc/self/task") {
+        Ok(dir) => Ok(dir.count()),
+        // In a mount view without /proc the count is unknown; such callers were single-threaded by construction.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(1),
+        Err(e) => Err(e),
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// `exit(code)`.
+    Exited(i32),
+    /// Killed by a signal.
+    Signaled(i32),
+    /// Stopped by a signal (job control).
+    Stopped(i32),
+    /// Continued.
+    Continued,
+}
+
+/// Looks at one child that ended (or, with `stops`, stopped or continued) without reaping it (`WNOWAIT`), so that
+/// the caller can find its owner first.
+///
+/// # Errors
+/// What `waitid(2)` says; `ECHILD` means there are no children and is `Ok(None)`.
+pub fn peek(stops: bool) -> io::Result<Option<(i32, Status)>> {
+    let stops = if stops { libc::WSTOPPED | libc::WCONTINUED } else { 0 };
+    wait_any(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | stops)
+}
+
+/// Takes the pending state of `pid`, which [`peek`] has shown.
+///
+/// # Errors
+/// What `waitid(2)` says.
+pub fn take(pid: i32, status: Status) -> io::Result<()> {
+    let flags = match status {
+        Status::Exited(_) | Status::Signaled(_) => libc::WEXITED,
+        Status::Stopped(_) => libc::WSTOPPED,
+        Status::Continued => libc::WCONTINUED,
+    };
+    waitid(libc::P_PID, u32::try_from(pid).map_err(io::Error::other)?, flags | libc::WNOHANG).map(drop)
+}
+
+fn wait_any(flags: i32) -> io::Result<Option<(i32, Status)>> {
+    match waitid(libc::P_ALL, 0, flags) {
+        Err(e) if e.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        other => other,
+    }
+}
+
+fn waitid(kind: libc::idtype_t, id: u32, flags: i32) -> io::Result<Option<(i32, Status)>> {
+    // SAFETY: siginfo_t is plain data for which zero is valid, and the kernel fills it.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` outlives the call.
+    if unsafe { libc::waitid(kind, id, &raw mut info, flags) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: waitid fills the SIGCHLD members, and leaves them zero when nothing is pending.
+    let (pid, code) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let status = match info.si_code {
+        libc::CLD_EXITED => Status::Exited(code),
+        libc::CLD_KILLED | libc::CLD_DUMPED => Status::Signaled(code),
+        libc::CLD_STOPPED | libc::CLD_TRAPPED => Status::Stopped(code),
+        _ => Status::Continued,
+    };
+    Ok(Some((pid, status)))
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+///
+/// # Errors
+/// What `close_range(2)` says.
+pub fn cloexec_from(first: RawFd) -> io::Result<()> {
+    let first = u32::try_from(first).map_err(io::Error::other)?;
+    // SAFETY: close_range with CLOEXEC only sets a flag.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+}
+
+/// Closes every descriptor from `first` on. For a process that owns none of them as values.
+///
+/// # Safety
+/// No live `OwnedFd` may refer to a descriptor in the range.
+///
+/// # Errors
+/// What `close_range(2)` says.
+pub unsafe fn close_from(first: RawFd) -> io::Result<()> {
+    let first = u32::try_from(first).map_err(io::Error::other)?;
+    // SAFETY: the caller's promise.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
+}
+
+/// Puts `fd` at number `target` (0, 1 or 2), inheritable.
+///
+/// # Errors
+/// What `dup2(2)` says.
+pub fn install_stdio(fd: impl AsFd, target: RawFd) -> io::Result<()> {
+    let fd = fd.as_fd();
+    if fd.as_raw_fd() == target {
+        // dup2 of a descriptor onto itself would leave close-on-exec set.
+        return rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).map_err(Into::into);
+    }
+    // SAFETY: 0-2 are never owned by a value in this workspace; dup2 replaces what was there.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into())
+}
+
+/// `execve` without search; returns only on failure.
+#[must_use]
+pub fn exec(program: &std::ffi::CStr, argv: &[std::ffi::CString], envp: &[std::ffi::CString]) -> io::Error {
+    match nix::unistd::execve(program, argv, envp) {
+        Ok(never) => match never {},
+        Err(e) => e.into(),
+    }
+}
+
+/// Turns a `-1` result into the last error.
+pub(crate) fn check(result: libc::c_long) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,1 @@
+//! Test fixtures: namespaces, upstreams, resolvers (dev only)
