@@ -1,1 +1,49 @@
-//! 
+//! What a sandbox is to be: everything init needs, decided before it is forked.
+
+use std::collections::BTreeSet;
+
+use stockade_types::{Enforcement, Layer, LayerStatus};
+
+use crate::{fence, limits::Rlimits, message::Failure, privileges::Identity, view::ViewPlan};
+
+/// Who makes the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Root with CAP_SYS_ADMIN: no user namespace, the command runs as another user.
+    Root,
+    /// Anybody: a user namespace in which the caller's own ids are mapped to themselves.
+    Rootless,
+}
+
+/// The whole sandbox, inherited by init over fork: nothing of it is encoded or parsed again.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Root or rootless.
+    pub mode: Mode,
+    /// Who the command is.
+    pub identity: Identity,
+    /// Host name inside.
+    pub hostname: String,
+    /// The mount view.
+    pub view: ViewPlan,
+    /// The fence.
+    pub fence: fence::Spec,
+    /// Port of the explicit proxy on 127.0.0.1.
+    pub proxy_port: u16,
+    /// Resource limits of every process inside.
+    pub rlimits: Rlimits,
+    /// Layers that must be fully enforced.
+    pub require: BTreeSet<Layer>,
+}
+
+impl Plan {
+    /// The first required layer among `layers` that is not fully enforced.
+    #[must_use]
+    pub fn unmet(&self, layers: &[LayerStatus]) -> Option<Failure> {
+        layers.iter().filter(|s| self.require.contains(&s.layer)).find_map(|s| match &s.enforcement {
+            Enforcement::Enforced => None,
+            Enforcement::Partial(why) => Some(Failure::of(s.layer, format!("only partly enforced: {why}"))),
+            Enforcement::Absent(why) => Some(Failure::of(s.layer, format!("not enforced: {why}"))),
+        })
+    }
+}

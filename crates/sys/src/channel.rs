@@ -14,7 +14,7 @@ const INLINE: usize = 32 * 1024;
 /// Largest payload accepted (Linux bounds argv plus environment at 6 MiB: `_STK_LIM / 4 * 3`).
 const MAX: usize = 16 * 1024 * 1024;
 /// Most descriptors in one message.
-pub const MAX_FDS: usize = 16;
+pub const MAX_FDS: usize = 128;
 
 const TAG_INLINE: u8 = 0;
 const TAG_MEMFD: u8 = 1;

@@ -8,5 +8,6 @@ pub mod filter;
 pub mod mount;
 pub mod netlink;
 pub mod process;
-pub mod pty;
 pub mod socket;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -183,3 +183,18 @@ pub fn exec(program: &std::ffi::CStr, argv: &[std::ffi::CString], envp: &[std::f
 pub(crate) fn check(result: libc::c_long) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// Gives every signal its default action and unblocks all of them: what a program expects to find when it starts.
+/// (The Rust runtime ignores SIGPIPE, and ignored signals survive `execve`.)
+pub fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no code of ours. SIGKILL, SIGSTOP and the two that libc reserves are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an empty set is valid for sigprocmask, and the old mask is not wanted.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}

@@ -84,7 +84,7 @@ pub struct UnknownLayer(pub String);
 
 /// How far a layer is enforced. Never assumed: each module reads back what it set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "state", content = "why")]
+#[serde(rename_all = "lowercase")]
 pub enum Enforcement {
     /// Everything the layer promises holds.
     Enforced,
@@ -118,6 +118,5 @@ pub struct LayerStatus {
     /// Which layer.
     pub layer: Layer,
     /// How far it is enforced.
-    #[serde(flatten)]
     pub enforcement: Enforcement,
 }

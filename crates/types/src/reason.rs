@@ -92,6 +92,8 @@ reasons! {
     FenceDrift = "fence_drift",
     /// The fence cannot be installed.
     FenceUnavailable = "fence_unavailable",
+    /// A required layer of the wall is not enforced.
+    LayerUnavailable = "layer_unavailable",
     /// A mask of a hidden path was detached, or a protected path written.
     ProtectedWrite = "protected_write",
     /// Audit events were lost.

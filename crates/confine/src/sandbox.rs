@@ -1,0 +1,179 @@
+//! Starting a sandbox from outside: fork init, write its maps, let it build, take its sockets.
+
+use std::{
+    fs, io,
+    net::{TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+};
+
+use nix::sched::CloneFlags;
+use stockade_sys::{
+    channel::Channel,
+    process::{self, Child},
+};
+use stockade_types::{Layer, LayerStatus};
+
+use crate::{
+    init,
+    limits::Cgroup,
+    message::{Failure, Order, Report, recv, send},
+    plan::{Mode, Plan},
+    seccomp::Filter,
+};
+
+/// Why no sandbox stands.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The namespaces could not be made.
+    #[error("namespaces: {0}")]
+    Namespaces(String),
+    /// A step of the start failed outside the sandbox.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A layer could not be built inside, or is required and not fully enforced.
+    #[error("{0}")]
+    Layer(Failure),
+    /// Init ended without a word.
+    #[error("init ended before the sandbox was built")]
+    Lost,
+}
+
+impl StartError {
+    fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { step, source }
+    }
+}
+
+/// Init runs in its namespaces and waits for the word to build.
+#[derive(Debug)]
+pub struct Starting {
+    child: Child,
+    channel: Channel,
+}
+
+/// A sandbox that stands, with nothing running in it yet. When it is dropped the channel closes, init ends, and with
+/// init everything inside.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Init, as seen from outside.
+    pub init: Child,
+    /// Orders out, reports in.
+    pub channel: Channel,
+    /// What holds so far; each spawned program adds its own.
+    pub layers: Vec<LayerStatus>,
+    /// Sockets made inside.
+    pub sockets: Sockets,
+}
+
+/// Sockets that belong to the sandbox's network namespace and are served from outside.
+#[derive(Debug)]
+pub struct Sockets {
+    /// The explicit proxy.
+    pub proxy: Vec<TcpListener>,
+    /// Direct connections; the local address is the original destination.
+    pub transparent: Vec<TcpListener>,
+    /// DNS over UDP.
+    pub dns_udp: Vec<UdpSocket>,
+    /// DNS over TCP.
+    pub dns_tcp: Vec<TcpListener>,
+    /// Refused traffic (NFLOG).
+    pub nflog: Option<OwnedFd>,
+    /// `sock_diag`, for the owner of a connection.
+    pub diag: Option<OwnedFd>,
+}
+
+impl Starting {
+    /// Forks init into new namespaces. The caller must be single-threaded.
+    ///
+    /// # Errors
+    /// [`StartError::Namespaces`] with the way out where one is known.
+    pub fn fork(plan: &Plan, filter: &Filter) -> Result<Self, StartError> {
+        let (ours, theirs) = Channel::pair().map_err(StartError::io("socketpair"))?;
+        let me = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
+            .map_err(|e| StartError::Io { step: "pidfd_open", source: e.into() })?;
+        let mut flags = CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS;
+        if plan.mode == Mode::Rootless {
+            flags |= CloneFlags::CLONE_NEWUSER;
+        }
+        let mut ours = Some(ours);
+        let child = process::fork(flags, false, || {
+            // The supervisor's end must close when the supervisor ends, so init keeps no copy of it.
+            drop(ours.take());
+            init::run(plan, filter, &theirs, &me)
+        })
+        .map_err(|e| StartError::Namespaces(refused(plan.mode, &e)))?;
+        let channel = ours.ok_or(StartError::Lost)?;
+        Ok(Self { child, channel })
+    }
+
+    /// Writes the maps, puts init under its limits and has it build the sandbox. Returns at once.
+    ///
+    /// # Errors
+    /// [`StartError::Io`].
+    pub fn go(&self, plan: &Plan, cgroup: Option<&Cgroup>) -> Result<(), StartError> {
+        if plan.mode == Mode::Rootless {
+            write_maps(self.child.pid, plan).map_err(StartError::io("map the user into the namespace"))?;
+        }
+        if let Some(cgroup) = cgroup {
+            cgroup.add(self.child.pid).map_err(|e| StartError::Layer(Failure::of(Layer::Limits, e)))?;
+        }
+        send(&self.channel, &Order::Go, &[]).map_err(StartError::io("tell init to build"))
+    }
+
+    /// Waits until the sandbox stands.
+    ///
+    /// # Errors
+    /// [`StartError::Layer`] naming the layer that cannot be enforced.
+    pub fn ready(self, plan: &Plan) -> Result<Sandbox, StartError> {
+        let (layers, counts, fds) = match recv::<Report>(&self.channel).map_err(StartError::io("hear from init"))? {
+            Some((Report::Ready(layers, counts), fds)) => (layers, counts, fds),
+            Some((Report::Failed(failure), _)) => return Err(StartError::Layer(failure)),
+            Some(_) | None => return Err(StartError::Lost),
+        };
+        if let Some(failure) = plan.unmet(&layers) {
+            return Err(StartError::Layer(failure));
+        }
+        let mut fds = fds.into_iter();
+        let mut tcp = |n: u8| fds.by_ref().take(n.into()).map(TcpListener::from).collect::<Vec<_>>();
+        let (proxy, transparent) = (tcp(counts.proxy), tcp(counts.transparent));
+        let dns_udp = fds.by_ref().take(counts.dns_udp.into()).map(UdpSocket::from).collect();
+        let dns_tcp = fds.by_ref().take(counts.dns_tcp.into()).map(TcpListener::from).collect();
+        let nflog = if counts.nflog > 0 { fds.next() } else { None };
+        let diag = if counts.diag > 0 { fds.next() } else { None };
+        let sockets = Sockets { proxy, transparent, dns_udp, dns_tcp, nflog, diag };
+        Ok(Sandbox { init: self.child, channel: self.channel, layers, sockets })
+    }
+}
+
+fn write_maps(pid: i32, plan: &Plan) -> io::Result<()> {
+    let (uid, gid) = (plan.identity.uid, plan.identity.gid);
+    fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    fs::write(format!("/proc/{pid}/uid_map"), format!("{uid} {uid} 1\n"))?;
+    fs::write(format!("/proc/{pid}/gid_map"), format!("{gid} {gid} 1\n"))
+}
+
+fn refused(mode: Mode, e: &io::Error) -> String {
+    let way_out = match (mode, e.raw_os_error().map(nix::errno::Errno::from_raw)) {
+        (Mode::Rootless, Some(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES)) => {
+            "user namespaces are refused here: allow them (sysctl kernel.unprivileged_userns_clone=1, or an AppArmor \
+             profile for this program), or run as root"
+        }
+        (Mode::Rootless, Some(nix::errno::Errno::ENOSPC | nix::errno::Errno::EUSERS)) => {
+            "the limit of user namespaces is reached: raise user.max_user_namespaces"
+        }
+        (Mode::Root, Some(nix::errno::Errno::EPERM)) => {
+            "this root lacks CAP_SYS_ADMIN: grant it, or run as another user with user namespaces"
+        }
+        _ => "the kernel cannot make these namespaces",
+    };
+    format!("{e}; {way_out}")
+}
