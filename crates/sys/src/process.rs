@@ -198,3 +198,9 @@ pub fn reset_signals() {
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
 }
+
+/// Whether the caller is PID 1 of its pid namespace.
+#[must_use]
+pub fn is_pid_one() -> bool {
+    std::process::id() == 1
+}

@@ -1,0 +1,182 @@
+//! Building the sandbox, in order. Each step makes one or two layers and says how far they are enforced; the first
+//! required layer that is not ends the start.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::prctl,
+    unistd::sethostname,
+};
+use stockade_sys::{channel::Channel, process, socket};
+use stockade_types::{Enforcement, Layer, LayerStatus};
+
+use crate::{
+    fence::{self, Fence},
+    landlock,
+    launcher::{self, Seal},
+    message::{Failure, Launch, Launched, Sockets, Spawn, SpawnError, recv, send},
+    netns, nflog,
+    plan::Plan,
+    seccomp::Filter,
+    view::{BuiltView, View},
+};
+
+/// The sandbox as init holds it.
+pub(super) struct Site<'a> {
+    pub(super) plan: &'a Plan,
+    filter: &'a Filter,
+    pub(super) layers: Vec<LayerStatus>,
+    pub(super) fence: Fence,
+    pub(super) sockets: SocketSet,
+    view: BuiltView,
+    launcher: Channel,
+    pub(super) launcher_pid: i32,
+}
+
+/// Sockets on their way to the supervisor.
+#[derive(Default)]
+pub(super) struct SocketSet {
+    proxy: Vec<OwnedFd>,
+    transparent: Vec<OwnedFd>,
+    dns_udp: Vec<OwnedFd>,
+    dns_tcp: Vec<OwnedFd>,
+    nflog: Vec<OwnedFd>,
+    diag: Vec<OwnedFd>,
+}
+
+impl SocketSet {
+    /// Hands them over; init keeps none.
+    pub(super) fn take(&mut self) -> (Sockets, Vec<OwnedFd>) {
+        let count = |v: &Vec<OwnedFd>| u8::try_from(v.len()).unwrap_or(u8::MAX);
+        let counts = Sockets {
+            proxy: count(&self.proxy),
+            transparent: count(&self.transparent),
+            dns_udp: count(&self.dns_udp),
+            dns_tcp: count(&self.dns_tcp),
+            nflog: count(&self.nflog),
+            diag: count(&self.diag),
+        };
+        let set = std::mem::take(self);
+        let all = [set.proxy, set.transparent, set.dns_udp, set.dns_tcp, set.nflog, set.diag];
+        (counts, all.into_iter().flatten().collect())
+    }
+}
+
+/// Builds everything. On failure the process ends, and the kernel undoes what was built.
+pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter) -> Result<Site<'a>, Failure> {
+    let mut layers = Vec::new();
+    let mut note = |layer, enforcement| {
+        layers.push(LayerStatus { layer, enforcement });
+        plan.unmet(&layers).map_or(Ok(()), Err)
+    };
+    note(Layer::Namespaces, namespaces(plan)?)?;
+    note(Layer::Netns, netns::configure().map_err(|e| Failure::of(Layer::Netns, e))?)?;
+    let fence = fence::install(&plan.fence).map_err(|e| Failure::of(Layer::Fence, e))?;
+    note(Layer::Fence, fence.enforcement())?;
+    let sockets = sockets(plan, &fence)?;
+    let view = View::build(&plan.view).map_err(|e| Failure::of(Layer::Mounts, e))?;
+    note(Layer::Mounts, view.mounts().clone())?;
+    note(Layer::Hidden, view.hidden().clone())?;
+    leave_host_stdio().map_err(|e| Failure::of(Layer::Mounts, format!("replace stdio: {e}")))?;
+    // From here on sandboxed code may run beside init, perhaps with the same uid.
+    prctl::set_dumpable(false).map_err(|e| Failure::of(Layer::Privileges, e))?;
+    let (launcher, launcher_pid, domain) = start_launcher(plan, filter, &view)?;
+    note(Layer::Landlock, domain)?;
+    Ok(Site { plan, filter, layers, fence, sockets, view, launcher, launcher_pid })
+}
+
+/// The cgroup namespace is made only now, when init is in the cgroup that shall be its root.
+fn namespaces(plan: &Plan) -> Result<Enforcement, Failure> {
+    let fail = |e| Failure::of(Layer::Namespaces, e);
+    let cgroup = match unshare(CloneFlags::CLONE_NEWCGROUP) {
+        Ok(()) => Enforcement::Enforced,
+        Err(nix::Error::EINVAL) => Enforcement::Partial("this kernel has no cgroup namespaces".to_owned()),
+        Err(e) => return Err(fail(e)),
+    };
+    sethostname(&plan.hostname).map_err(fail)?;
+    if process::is_pid_one() { Ok(cgroup) } else { Err(Failure::of(Layer::Namespaces, "init is not PID 1")) }
+}
+
+fn sockets(plan: &Plan, fence: &Fence) -> Result<SocketSet, Failure> {
+    let fail = |what: &'static str| move |e: std::io::Error| Failure::of(Layer::Netns, format!("{what}: {e}"));
+    let mut set = SocketSet::default();
+    let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    set.proxy.push(TcpListener::bind(local(plan.proxy_port)).map_err(fail("listen for the proxy"))?.into());
+    set.dns_udp.push(UdpSocket::bind(local(53)).map_err(fail("listen for DNS"))?.into());
+    set.dns_tcp.push(TcpListener::bind(local(53)).map_err(fail("listen for DNS over TCP"))?.into());
+    for port in fence.listener_ports() {
+        set.transparent.push(socket::transparent_listener((Ipv4Addr::UNSPECIFIED, port).into()).map_err(fail("listen for direct connections"))?.into());
+        match socket::transparent_listener((Ipv6Addr::UNSPECIFIED, port).into()) {
+            Ok(listener) => set.transparent.push(listener.into()),
+            Err(e) if matches!(e.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL)) => {}
+            Err(e) => return Err(fail("listen for direct IPv6 connections")(e)),
+        }
+    }
+    set.nflog.push(nflog::open(plan.fence.group).map_err(|e| Failure::of(Layer::Fence, e))?);
+    set.diag.push(socket::open_diag().map_err(fail("open sock_diag"))?);
+    Ok(set)
+}
+
+const EAFNOSUPPORT: i32 = nix::errno::Errno::EAFNOSUPPORT as i32;
+const EADDRNOTAVAIL: i32 = nix::errno::Errno::EADDRNOTAVAIL as i32;
+
+/// Puts /dev/null on fds 0-2: init must not keep the host's terminal or files open.
+fn leave_host_stdio() -> std::io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    (0..3).try_for_each(|target| process::install_stdio(&null, target))
+}
+
+fn start_launcher(plan: &Plan, filter: &Filter, view: &BuiltView) -> Result<(Channel, i32, Enforcement), Failure> {
+    let fail = |e: std::io::Error| Failure::of(Layer::Landlock, format!("start the launcher: {e}"));
+    let domain = landlock::prepare(&view.landlock_plan()).map_err(|e| Failure::of(Layer::Landlock, e))?;
+    let (ours, theirs) = Channel::pair().map_err(fail)?;
+    let child = process::fork(CloneFlags::empty(), false, || launcher::serve(&Seal { plan, filter }, domain, &theirs)).map_err(fail)?;
+    drop(theirs);
+    match recv::<Launched>(&ours).map_err(fail)? {
+        Some((Launched::Ready(status), _)) => Ok((ours, child.pid, status.enforcement)),
+        Some((Launched::Failed(failure), _)) => Err(failure),
+        _ => Err(Failure::of(Layer::Landlock, "the launcher ended at once")),
+    }
+}
+
+impl Site<'_> {
+    /// Has the launcher make one child; the pid is a child of init.
+    pub(super) fn launch(
+        &mut self,
+        spawn: Spawn,
+        terminal: bool,
+        stdio: &[OwnedFd; 3],
+        progress: &Channel,
+    ) -> Result<i32, SpawnError> {
+        let step = super::spawn_step;
+        let fds = launcher::descriptors(stdio, progress);
+        send(&self.launcher, &Launch { spawn, terminal }, &fds).map_err(|e| step("ask the launcher", e))?;
+        match recv::<Launched>(&self.launcher).map_err(|e| step("hear from the launcher", e))? {
+            Some((Launched::Child(pid), _)) => Ok(pid),
+            Some((Launched::NoChild(why), _)) => Err(step("fork", why)),
+            _ => Err(step("spawn", "the launcher is gone")),
+        }
+    }
+
+    /// The launcher ended (anything inside with the same user may have killed it): makes another. Programs of the old
+    /// domain live on, but cannot be signalled from sessions of the new one.
+    pub(super) fn launcher_lost(&mut self) {
+        if let Ok((channel, pid, _)) = start_launcher(self.plan, self.filter, &self.view) {
+            (self.launcher, self.launcher_pid) = (channel, pid);
+        }
+    }
+
+    /// What to poll for changes of hidden paths, where there are any.
+    pub(super) fn masks_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.view.masks().map(AsFd::as_fd)
+    }
+
+    /// Restores masks that the host detached; one line per event.
+    pub(super) fn check_masks(&mut self) -> Vec<String> {
+        self.view.check_masks()
+    }
+}

@@ -1,0 +1,80 @@
+//! The command's environment: an allow-list of the caller's, what the sandbox adds, what the operator names.
+
+use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt, path::Path};
+
+use crate::identity::Account;
+
+/// What a program needs to find its way about a machine and a terminal. Everything else stays outside, because the
+/// environment of a developer's shell is full of credentials; `--env NAME` passes one variable on.
+const KEPT: [&str; 13] = [
+    "PATH", "TERM", "COLORTERM", "TERM_PROGRAM", "NO_COLOR", "FORCE_COLOR", "CI", "LANG", "LANGUAGE", "TZ", "EDITOR", "PAGER",
+    "COLUMNS",
+];
+
+/// Used when the caller has no `PATH`.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Hosts that are never sent to the proxy: they are inside.
+const NO_PROXY: &str = "localhost,127.0.0.1,::1";
+
+/// Builds the environment, sorted, one `K=V` each. `named` wins over everything.
+#[must_use]
+pub fn build(
+    outside: impl Iterator<Item = (OsString, OsString)>,
+    named: &[(OsString, OsString)],
+    account: &Account,
+    proxy_port: u16,
+    cwd: &Path,
+) -> Vec<Vec<u8>> {
+    let mut env: BTreeMap<OsString, OsString> = outside.filter(|(k, _)| kept(k)).collect();
+    env.entry("PATH".into()).or_insert_with(|| PATH.into());
+    let proxy = format!("http://127.0.0.1:{proxy_port}");
+    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        env.insert(name.into(), proxy.clone().into());
+    }
+    for name in ["no_proxy", "NO_PROXY"] {
+        env.insert(name.into(), NO_PROXY.into());
+    }
+    // Node ignores the variables above unless told; npm and yarn read their own.
+    env.insert("NODE_USE_ENV_PROXY".into(), "1".into());
+    env.insert("npm_config_noproxy".into(), NO_PROXY.into());
+    env.insert("HOME".into(), account.home.clone().into());
+    env.insert("USER".into(), account.name.clone().into());
+    env.insert("LOGNAME".into(), account.name.clone().into());
+    env.insert("SHELL".into(), "/bin/sh".into());
+    env.insert("TMPDIR".into(), "/tmp".into());
+    env.insert("PWD".into(), cwd.into());
+    env.insert("STOCKADE".into(), "1".into());
+    env.extend(named.iter().cloned());
+    env.into_iter().map(|(k, v)| [k.as_bytes(), b"=", v.as_bytes()].concat()).collect()
+}
+
+fn kept(name: &OsString) -> bool {
+    let name = name.as_bytes();
+    KEPT.iter().any(|k| k.as_bytes() == name) || name.starts_with(b"LC_")
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_confine::privileges::Identity;
+
+    use super::*;
+
+    #[test]
+    fn secrets_stay_outside_and_named_variables_win() {
+        let account = Account {
+            identity: Identity { uid: 1, gid: 1, groups: vec![] },
+            name: "ann".into(),
+            home: "/home/ann".into(),
+            notice: None,
+        };
+        let outside = [("AWS_SECRET_ACCESS_KEY", "s"), ("PATH", "/p"), ("LC_ALL", "C"), ("HTTPS_PROXY", "http://corp:1")];
+        let outside = outside.into_iter().map(|(k, v)| (k.into(), v.into()));
+        let env = build(outside, &[("TZ".into(), "UTC".into())], &account, 3128, Path::new("/w"));
+        let env: Vec<String> = env.into_iter().map(|e| String::from_utf8(e).unwrap()).collect();
+        for want in ["PATH=/p", "LC_ALL=C", "TZ=UTC", "HTTPS_PROXY=http://127.0.0.1:3128", "HOME=/home/ann", "PWD=/w"] {
+            assert!(env.iter().any(|e| e == want), "{want} in {env:?}");
+        }
+        assert!(!env.iter().any(|e| e.starts_with("AWS")));
+    }
+}

@@ -1,0 +1,207 @@
+//! Who the command is: the caller when rootless, never 0 as root.
+
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use stockade_confine::{plan::Mode, privileges::Identity};
+use stockade_policy::model::User;
+
+/// The account files are read up to this size; a larger one is refused, not searched.
+const MAX_ACCOUNT_FILE: u64 = 4 << 20;
+/// Who the command is when the workspace belongs to root: the kernel's overflow user, conventionally `nobody`.
+const NOBODY: u32 = 65534;
+
+/// The command's user, with what its environment says of it.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Ids.
+    pub identity: Identity,
+    /// Login name.
+    pub name: String,
+    /// Home directory, as a path inside.
+    pub home: PathBuf,
+    /// Something the operator should know of this choice.
+    pub notice: Option<String>,
+}
+
+/// Why no user could be chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The policy or option names user 0, or a user whose ids are 0.
+    #[error("user `{0}` is root, and the command never runs as root; name another user")]
+    Root(String),
+    /// No such user.
+    #[error("there is no user `{0}` in /etc/passwd; name one that exists, or give UID:GID")]
+    Unknown(String),
+    /// Rootless, and another user is asked for.
+    #[error("user `{wanted}` needs root: without it the command runs as the caller (uid {uid})")]
+    NeedsRoot {
+        /// Who was asked for.
+        wanted: String,
+        /// The caller.
+        uid: u32,
+    },
+    /// An account file is not a regular file, too large, or says two things about one name.
+    #[error("/etc/passwd: {0}")]
+    Accounts(String),
+    /// The workspace's owner is unknown.
+    #[error("look at the workspace {path}: {source}")]
+    Workspace {
+        /// The workspace.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Chooses the command's user.
+///
+/// # Errors
+/// [`IdentityError`].
+pub fn choose(mode: Mode, wanted: &User, workspace: Option<&Path>) -> Result<Account, IdentityError> {
+    let accounts = Accounts::read(Path::new("/etc/passwd"))?;
+    match mode {
+        Mode::Rootless => rootless(&accounts, wanted),
+        Mode::Root => root(&accounts, wanted, workspace),
+    }
+}
+
+fn rootless(accounts: &Accounts, wanted: &User) -> Result<Account, IdentityError> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let same = match wanted {
+        User::Default | User::Caller => true,
+        User::Named(name) => accounts.by_name(name)?.is_some_and(|a| a.uid == uid),
+        User::Ids { uid: u, gid: g } => (*u, *g) == (uid, gid),
+    };
+    if !same {
+        return Err(IdentityError::NeedsRoot { wanted: wanted.to_string(), uid });
+    }
+    Ok(account(accounts, uid, gid, None))
+}
+
+fn root(accounts: &Accounts, wanted: &User, workspace: Option<&Path>) -> Result<Account, IdentityError> {
+    let (uid, gid, notice) = match wanted {
+        User::Default => owner(workspace)?,
+        User::Caller => return Err(IdentityError::Root("caller".to_owned())),
+        User::Ids { uid, gid } => (*uid, *gid, None),
+        User::Named(name) => {
+            let found = accounts.by_name(name)?.ok_or_else(|| IdentityError::Unknown(name.clone()))?;
+            (found.uid, found.gid, None)
+        }
+    };
+    if uid == 0 || gid == 0 {
+        return Err(IdentityError::Root(wanted.to_string()));
+    }
+    Ok(account(accounts, uid, gid, notice))
+}
+
+fn owner(workspace: Option<&Path>) -> Result<(u32, u32, Option<String>), IdentityError> {
+    let Some(path) = workspace else { return Ok((NOBODY, NOBODY, None)) };
+    let meta = std::fs::symlink_metadata(path)
+        .map_err(|source| IdentityError::Workspace { path: path.to_owned(), source })?;
+    if meta.uid() != 0 {
+        // A directory of an ordinary user may well have group 0; the command's group must not.
+        let gid = if meta.gid() == 0 { meta.uid() } else { meta.gid() };
+        return Ok((meta.uid(), gid, None));
+    }
+    let notice = format!(
+        "the workspace {} belongs to root, and the command never runs as root: it runs as uid {NOBODY} and can write \
+         only what that user may; choose one with --user, or give the workspace to somebody",
+        path.display()
+    );
+    Ok((NOBODY, NOBODY, Some(notice)))
+}
+
+fn account(accounts: &Accounts, uid: u32, gid: u32, notice: Option<String>) -> Account {
+    let entry = accounts.by_uid(uid);
+    let name = entry.map_or_else(|| "sandbox".to_owned(), |e| e.name.clone());
+    let home = entry
+        .map(|e| PathBuf::from(&e.home))
+        .filter(|h| h.is_absolute() && h.components().count() > 2 && !h.starts_with("/proc") && !h.starts_with("/usr"))
+        .unwrap_or_else(|| PathBuf::from("/home/sandbox"));
+    Account { identity: Identity { uid, gid, groups: Vec::new() }, name, home, notice }
+}
+
+/// `/etc/passwd`, parsed strictly.
+struct Accounts(Vec<Entry>);
+
+struct Entry {
+    name: String,
+    uid: u32,
+    gid: u32,
+    home: String,
+}
+
+impl Accounts {
+    /// No name service is asked: it would load code chosen by configuration.
+    fn read(path: &Path) -> Result<Self, IdentityError> {
+        let fail = |e: &dyn std::fmt::Display| IdentityError::Accounts(e.to_string());
+        let meta = match std::fs::metadata(path) {
+            // An image without accounts is fine: ids work without names.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self(Vec::new())),
+            other => other.map_err(|e| fail(&e))?,
+        };
+        if !meta.is_file() || meta.len() > MAX_ACCOUNT_FILE {
+            return Err(fail(&"not a regular file of reasonable size"));
+        }
+        let text = std::fs::read(path).map_err(|e| fail(&e))?;
+        Ok(Self::parse(&String::from_utf8_lossy(&text)))
+    }
+
+    fn parse(text: &str) -> Self {
+        let entry = |line: &str| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, uid, gid, _, home, _] = fields.as_slice() else { return None };
+            Some(Entry {
+                name: (*name).to_owned(),
+                uid: uid.parse().ok()?,
+                gid: gid.parse().ok()?,
+                home: (*home).to_owned(),
+            })
+        };
+        Self(text.lines().filter_map(entry).collect())
+    }
+
+    fn by_name(&self, name: &str) -> Result<Option<&Entry>, IdentityError> {
+        let mut found = self.0.iter().filter(|e| e.name == name);
+        match (found.next(), found.next()) {
+            (_, Some(_)) => Err(IdentityError::Accounts(format!("two entries for `{name}`"))),
+            (one, None) => Ok(one),
+        }
+    }
+
+    fn by_uid(&self, uid: u32) -> Option<&Entry> {
+        self.0.iter().find(|e| e.uid == uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts() -> Accounts {
+        Accounts::parse("root:x:0:0::/root:/bin/sh\nann:x:1000:1000:Ann:/home/ann:/bin/bash\nbad line\nx:x:a:b:c:d:e\ntwin:x:1:1::/:/\ntwin:x:0:0::/:/\nwheel:x:7:0::/home/w:/\n")
+    }
+
+    #[test]
+    fn as_root_never_root() {
+        let a = accounts();
+        let named = |n: &str| User::Named(n.to_owned());
+        assert_eq!(root(&a, &named("ann"), None).unwrap().identity.uid, 1000);
+        assert!(matches!(root(&a, &named("root"), None), Err(IdentityError::Root(_))));
+        assert!(matches!(root(&a, &named("wheel"), None), Err(IdentityError::Root(_))));
+        assert!(matches!(root(&a, &User::Ids { uid: 5, gid: 0 }, None), Err(IdentityError::Root(_))));
+        assert!(matches!(root(&a, &User::Caller, None), Err(IdentityError::Root(_))));
+        assert!(matches!(root(&a, &named("nobody-here"), None), Err(IdentityError::Unknown(_))));
+        assert!(matches!(root(&a, &named("twin"), None), Err(IdentityError::Accounts(_))));
+    }
+
+    #[test]
+    fn a_root_owned_workspace_gives_nobody_and_says_so() {
+        let a = root(&accounts(), &User::Default, Some(Path::new("/"))).unwrap();
+        assert_eq!((a.identity.uid, a.notice.is_some()), (NOBODY, true));
+    }
+}
