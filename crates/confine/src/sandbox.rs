@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::{TcpListener, UdpSocket},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
 };
 
 use nix::sched::CloneFlags;
@@ -104,15 +104,12 @@ impl Starting {
         if plan.mode == Mode::Rootless {
             flags |= CloneFlags::CLONE_NEWUSER;
         }
-        let mut ours = Some(ours);
-        let child = process::fork(flags, false, || {
-            // The supervisor's end must close when the supervisor ends, so init keeps no copy of it.
-            drop(ours.take());
-            init::run(plan, filter, &theirs, &me)
-        })
-        .map_err(|e| StartError::Namespaces(refused(plan.mode, &e)))?;
-        let channel = ours.ok_or(StartError::Lost)?;
-        Ok(Self { child, channel })
+        // Init keeps no copy of anything else: not of the audit log, and not of the supervisor's end of the channel,
+        // which must close when the supervisor ends.
+        let keep = [theirs.as_fd(), me.as_fd()];
+        let child = process::fork_keeping(flags, &keep, || init::run(plan, filter, &theirs, &me))
+            .map_err(|e| StartError::Namespaces(refused(plan.mode, &e)))?;
+        Ok(Self { child, channel: ours })
     }
 
     /// Writes the maps, puts init under its limits and has it build the sandbox. Returns at once.

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use nix::sched::CloneFlags;
@@ -56,6 +56,37 @@ pub fn fork(flags: CloneFlags, parent: bool, body: impl FnOnce() -> u8) -> io::R
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Child { pid: i32::try_from(pid).map_err(io::Error::other)?, pidfd })
         }
+    }
+}
+
+/// As [`fork`], and closes every descriptor from 3 on in the child but `keep`. The body must not use a value that owns
+/// another one.
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_keeping(
+    flags: CloneFlags,
+    keep: &[BorrowedFd<'_>],
+    body: impl FnOnce() -> u8,
+) -> io::Result<Child> {
+    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    keep.sort_unstable();
+    fork(flags, false, move || {
+        let mut first = 3;
+        for fd in keep {
+            close_range(first, fd - 1);
+            first = first.max(fd + 1);
+        }
+        close_range(first, RawFd::MAX);
+        body()
+    })
+}
+
+fn close_range(first: RawFd, last: RawFd) {
+    if first <= last {
+        // SAFETY: called in a new process only, whose body was promised to use none of these descriptors. Closing
+        // a range that holds none is no error.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     }
 }
 
@@ -141,19 +172,6 @@ pub fn cloexec_from(first: RawFd) -> io::Result<()> {
     let first = u32::try_from(first).map_err(io::Error::other)?;
     // SAFETY: close_range with CLOEXEC only sets a flag.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
-}
-
-/// Closes every descriptor from `first` on. For a process that owns none of them as values.
-///
-/// # Safety
-/// No live `OwnedFd` may refer to a descriptor in the range.
-///
-/// # Errors
-/// What `close_range(2)` says.
-pub unsafe fn close_from(first: RawFd) -> io::Result<()> {
-    let first = u32::try_from(first).map_err(io::Error::other)?;
-    // SAFETY: the caller's promise.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
 }
 
 /// Puts `fd` at number `target` (0, 1 or 2), inheritable.

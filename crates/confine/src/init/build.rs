@@ -77,7 +77,6 @@ pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter) -> Result<Site<'a>, 
     note(Layer::Netns, netns::configure().map_err(|e| Failure::of(Layer::Netns, e))?)?;
     let fence = fence::install(&plan.fence).map_err(|e| Failure::of(Layer::Fence, e))?;
     note(Layer::Fence, fence.enforcement())?;
-    let sockets = sockets(plan, &fence)?;
     let view = View::build(&plan.view).map_err(|e| Failure::of(Layer::Mounts, e))?;
     note(Layer::Mounts, view.mounts().clone())?;
     note(Layer::Hidden, view.hidden().clone())?;
@@ -86,6 +85,8 @@ pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter) -> Result<Site<'a>, 
     prctl::set_dumpable(false).map_err(|e| Failure::of(Layer::Privileges, e))?;
     let (launcher, launcher_pid, domain) = start_launcher(plan, filter, &view)?;
     note(Layer::Landlock, domain)?;
+    // After the fork of the launcher, which so has no copy of them.
+    let sockets = sockets(plan, &fence)?;
     Ok(Site { plan, filter, layers, fence, sockets, view, launcher, launcher_pid })
 }
 
