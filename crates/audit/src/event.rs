@@ -1,8 +1,10 @@
 //! Typed events. Built from verdicts, never inline where decisions are made.
 
+mod bound;
+
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use stockade_types::{Generation, LayerStatus, Reason};
 
 /// What was done with an activity.
@@ -45,6 +47,58 @@ pub enum Event {
     Lifecycle(Lifecycle),
     /// OCSF 2004: something a person should look at.
     Finding(Finding),
+    /// OCSF 1008: a file of the log begins. Written by the file sink itself.
+    Log(Segment),
+}
+
+macro_rules! classes {
+    ($($(#[$doc:meta])* $variant:ident = $uid:literal, $name:literal;)*) => {
+        /// The OCSF class of an event.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Class { $($(#[$doc])* $variant,)* }
+
+        impl Class {
+            /// Every class, for tests and docs.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// OCSF `class_uid`. Its thousands are the `category_uid`.
+            #[must_use]
+            pub fn uid(self) -> u32 {
+                match self { $(Self::$variant => $uid,)* }
+            }
+
+            /// OCSF `class_name`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+
+        impl Event {
+            /// The OCSF class.
+            #[must_use]
+            pub fn class(&self) -> Class {
+                match self { $(Self::$variant(_) => Class::$variant,)* }
+            }
+        }
+    };
+}
+
+classes! {
+    /// A connection, a DNS question, or traffic the fence refused.
+    Network = 4001, "Network Activity";
+    /// One HTTP request.
+    Http = 4002, "HTTP Activity";
+    /// A process was launched or ended.
+    Process = 1007, "Process Activity";
+    /// A policy was loaded, reloaded or refused.
+    Config = 5019, "Device Config State Change";
+    /// The sandbox started, is ready, stopped, failed.
+    Lifecycle = 6002, "Application Lifecycle";
+    /// Something a person should look at.
+    Finding = 2004, "Detection Finding";
+    /// A file of the log begins.
+    Log = 1008, "Event Log Activity";
 }
 
 /// OCSF 4001.
@@ -155,4 +209,36 @@ pub struct Finding {
     pub detail: String,
     /// How many, where it counts something.
     pub count: u64,
+}
+
+/// Why a file of the log begins, or goes on, where it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SegmentKind {
+    /// The first line of a chain.
+    Genesis,
+    /// The file before this one was full.
+    Rotated,
+    /// Another run goes on in a file that ends well.
+    Restarted,
+    /// Another run goes on behind a line that was cut off.
+    Repaired,
+}
+
+/// The bytes of a line that was cut off by a crash, so that `verify` knows them from an edit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Torn {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Their SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+/// OCSF 1008.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Why.
+    pub kind: SegmentKind,
+    /// For [`SegmentKind::Repaired`]: what stands before this line.
+    pub torn: Option<Torn>,
 }

@@ -1,6 +1,26 @@
-//! Typed OCSF events, their hash chain and the sinks that keep them
+//! Typed OCSF events, their hash chain and the sinks that keep them.
+//!
+//! Code that decides holds an [`Audit`] and emits [`Event`]s built from verdicts; a thread folds equal refusals,
+//! numbers what is left and hands it to [`sink::Sink`]s. Enforcement never waits for any of it.
 #![forbid(unsafe_code)]
 
+mod chain;
+pub mod clock;
 pub mod event;
+mod fold;
+pub mod handle;
+mod message;
+mod ocsf;
+pub mod record;
+pub mod sink;
+mod writer;
 
-pub use event::{Action, Config, Event, Finding, Http, Lifecycle, Network, Process, ProcessActivity};
+pub use event::{
+    Action, Class, Config, Event, Finding, Http, Lifecycle, Network, Process, ProcessActivity, Segment, SegmentKind,
+    Torn,
+};
+pub use fold::{BURST, WINDOW};
+pub use handle::{Audit, Settings, StartError, Writer};
+pub use ocsf::SCHEMA;
+pub use record::Record;
+pub use sink::{Blocked, FileError, FileSink, Head, HeadHandle, LineSink, Rotation, Sink, SinkError, Summary, Tap};

@@ -1,0 +1,137 @@
+//! The sentence of an event, for people: OCSF `message`, the log on stderr, `audit tail`.
+
+use std::fmt::Write;
+
+use crate::event::{Action, Config, Event, Finding, Http, Lifecycle, Network, ProcessActivity, Segment, SegmentKind};
+
+/// One sentence, with raw text from inside the sandbox in it.
+pub(crate) fn of(event: &Event) -> String {
+    let mut out = String::with_capacity(128);
+    // Writing to a String cannot fail.
+    let _ = match event {
+        Event::Network(e) => network(&mut out, e),
+        Event::Http(e) => http(&mut out, e),
+        Event::Process(e) => process(&mut out, e),
+        Event::Config(e) => config(&mut out, e),
+        Event::Lifecycle(e) => lifecycle(&mut out, e),
+        Event::Finding(e) => finding(&mut out, e),
+        Event::Log(e) => segment(&mut out, e),
+    };
+    out
+}
+
+fn verb(e: &Network) -> &'static str {
+    match e.action {
+        Action::Allowed if e.audited => "allowed (would be denied)",
+        Action::Allowed => "allowed",
+        Action::Denied => "denied",
+        Action::Failed => "failed",
+        Action::Closed => "closed",
+    }
+}
+
+/// The destination as far as it is known: `host:port`, `host [addr]:port`, `addr:port`.
+fn destination(out: &mut String, e: &Network) -> std::fmt::Result {
+    match (&e.host, e.addr) {
+        (Some(host), Some(addr)) if *host != addr.to_string() => write!(out, "{host} [{addr}]")?,
+        (Some(host), _) if host.parse::<std::net::Ipv6Addr>().is_ok() => write!(out, "[{host}]")?,
+        (Some(host), _) => out.write_str(host)?,
+        (None, Some(std::net::IpAddr::V6(addr))) => write!(out, "[{addr}]")?,
+        (None, Some(addr)) => write!(out, "{addr}")?,
+        (None, None) => out.write_str("?")?,
+    }
+    e.port.map_or(Ok(()), |port| write!(out, ":{port}"))
+}
+
+fn network(out: &mut String, e: &Network) -> std::fmt::Result {
+    write!(out, "{} {} ", verb(e), e.door)?;
+    if e.door == "fence" {
+        match e.protocol {
+            1 => out.write_str("icmp ")?,
+            6 => out.write_str("tcp ")?,
+            17 => out.write_str("udp ")?,
+            58 => out.write_str("icmpv6 ")?,
+            n => write!(out, "protocol {n} ")?,
+        }
+    }
+    destination(out, e)?;
+    network_rest(out, e)
+}
+
+fn network_rest(out: &mut String, e: &Network) -> std::fmt::Result {
+    if let Some(reason) = e.reason {
+        write!(out, " ({reason})")?;
+    }
+    if e.action == Action::Closed {
+        write!(out, ", {} bytes out, {} bytes in", e.bytes_out, e.bytes_in)?;
+    }
+    if e.suppressed > 0 {
+        write!(out, ", and {} more", e.suppressed)?;
+    }
+    if let Some(p) = &e.process {
+        write!(out, ", by {:?} (pid {}, uid {})", p.exe, p.pid, p.uid)?;
+    }
+    if let Some(detail) = &e.detail {
+        write!(out, ": {detail}")?;
+    }
+    e.suggestion.as_ref().map_or(Ok(()), |line| write!(out, " - to allow: {line}"))
+}
+
+fn http(out: &mut String, e: &Http) -> std::fmt::Result {
+    write!(out, "{} {} {} ", verb(&e.network), e.network.door, e.method)?;
+    destination(out, &e.network)?;
+    write!(out, " {:?} {}", e.path, e.status)?;
+    network_rest(out, &e.network)
+}
+
+fn process(out: &mut String, e: &ProcessActivity) -> std::fmt::Result {
+    if e.launched {
+        write!(out, "launched {:?} (pid {}, uid {})", e.argv, e.pid, e.uid)
+    } else {
+        write!(out, "exited {:?} (pid {}, uid {})", e.argv, e.pid, e.uid)?;
+        e.exit.map_or(Ok(()), |code| write!(out, " with {code}"))
+    }
+}
+
+fn config(out: &mut String, e: &Config) -> std::fmt::Result {
+    let what = if e.accepted { "in force" } else { "refused" };
+    write!(out, "policy {what}: {} (generation {})", e.source, e.generation)?;
+    if let Some(reason) = e.reason {
+        write!(out, " ({reason})")?;
+    }
+    if e.detail.is_empty() { Ok(()) } else { write!(out, ": {}", e.detail) }
+}
+
+fn lifecycle(out: &mut String, e: &Lifecycle) -> std::fmt::Result {
+    write!(out, "sandbox {}", e.phase)?;
+    if let Some(reason) = e.reason {
+        write!(out, " ({reason})")?;
+    }
+    if !e.detail.is_empty() {
+        write!(out, ": {}", e.detail)?;
+    }
+    for (i, status) in e.layers.iter().enumerate() {
+        write!(out, "{}{} {}", if i == 0 { "; " } else { ", " }, status.layer, status.enforcement)?;
+    }
+    Ok(())
+}
+
+fn finding(out: &mut String, e: &Finding) -> std::fmt::Result {
+    write!(out, "finding {}", e.reason)?;
+    if e.count > 1 {
+        write!(out, " × {}", e.count)?;
+    }
+    if e.detail.is_empty() { Ok(()) } else { write!(out, ": {}", e.detail) }
+}
+
+fn segment(out: &mut String, e: &Segment) -> std::fmt::Result {
+    match (e.kind, &e.torn) {
+        (SegmentKind::Genesis, _) => out.write_str("log begins"),
+        (SegmentKind::Rotated, _) => out.write_str("log goes on in a new file"),
+        (SegmentKind::Restarted, _) => out.write_str("log goes on with another run"),
+        (SegmentKind::Repaired, None) => out.write_str("log goes on behind a damaged line"),
+        (SegmentKind::Repaired, Some(torn)) => {
+            write!(out, "log goes on behind a line that was cut off after {} bytes", torn.bytes)
+        }
+    }
+}
