@@ -13,4 +13,7 @@ pub mod runner;
 pub mod skip;
 pub mod upstream;
 
+pub use audit::{Event, Events};
 pub use machine::Feature;
+pub use outer::Outer;
+pub use runner::{Finished, Mode, Stockade};

@@ -1,1 +1,242 @@
-//! soon
+//! Running the real program as a user does: its files, its options, its two modes.
+
+mod process;
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use nix::unistd::Uid;
+use tempfile::TempDir;
+
+pub use process::{Finished, Running};
+
+/// The uid that rootless runs have.
+pub const ORDINARY_UID: u32 = 1000;
+
+/// Who starts the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// uid 0.
+    Root,
+    /// [`ORDINARY_UID`], without capabilities.
+    Rootless,
+}
+
+impl Mode {
+    /// The modes that can be had here: both for root, rootless alone for anybody else.
+    #[must_use]
+    pub fn available() -> &'static [Self] {
+        if Uid::effective().is_root() { &[Self::Root, Self::Rootless] } else { &[Self::Rootless] }
+    }
+}
+
+/// A command line of the real program, with directories of its own.
+#[derive(Debug)]
+pub struct Stockade {
+    mode: Mode,
+    subcommand: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    timeout: Duration,
+    dir: TempDir,
+    explicit_workspace: bool,
+}
+
+impl Stockade {
+    /// `stockade run` in `mode`, with an empty workspace, an audit log and no policy but the built-in one.
+    ///
+    /// # Panics
+    /// When the directories cannot be made.
+    #[must_use]
+    pub fn new(mode: Mode) -> Self {
+        let dir = tempfile::Builder::new().prefix("stockade-run-").tempdir().expect("a temporary directory");
+        for (name, mode) in [("", 0o755), ("conf", 0o755), ("home", 0o700), ("work", 0o755), ("log", 0o700)] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(&path).expect("mkdir");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+        }
+        // As root the command runs as the workspace's owner, which is never root.
+        for name in if mode == Mode::Root { &["work"][..] } else { &["conf", "home", "work", "log"] } {
+            if Uid::effective().is_root() {
+                chown(dir.path().join(name), Some(ORDINARY_UID), Some(ORDINARY_UID)).expect("chown");
+            }
+        }
+        Self {
+            mode,
+            subcommand: "run".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            timeout: Duration::from_secs(30),
+            dir,
+            explicit_workspace: false,
+        }
+    }
+
+    /// Another subcommand that takes a command, such as `learn`.
+    #[must_use]
+    pub fn subcommand(mut self, name: &str) -> Self {
+        self.subcommand = name.into();
+        self
+    }
+
+    /// Writes `text` to a policy file outside the workspace and names it.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn policy(self, text: &str) -> Self {
+        let path = self.policy_path();
+        fs::write(&path, text).expect("writing the policy");
+        self.arg("--policy").arg(path)
+    }
+
+    /// Where [`Self::policy`] writes: for tests that reload.
+    #[must_use]
+    pub fn policy_path(&self) -> PathBuf {
+        self.dir.path().join("conf/policy.yaml")
+    }
+
+    /// Adds an option.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Sets a variable for the program itself.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Another workspace than the empty one (`DIR[:ro|rw|none]`).
+    #[must_use]
+    pub fn workspace(mut self, workspace: impl AsRef<OsStr>) -> Self {
+        self.explicit_workspace = true;
+        self.arg("--workspace").arg(workspace)
+    }
+
+    /// Ends the run with a failure after this long; 30 seconds unless said.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The workspace that is used unless [`Self::workspace`] names another.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// Runs `command` to its end.
+    ///
+    /// # Panics
+    /// When the program cannot be started or does not end in time.
+    #[track_caller]
+    pub fn run<S: AsRef<OsStr>>(self, command: &[S]) -> Finished {
+        self.spawn(command).finish()
+    }
+
+    /// Runs a shell script to its end.
+    ///
+    /// # Panics
+    /// As [`Self::run`].
+    #[track_caller]
+    pub fn sh(self, script: &str) -> Finished {
+        self.run(&["/bin/sh", "-c", script])
+    }
+
+    /// Starts `command`; its output is collected while it runs.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    #[track_caller]
+    pub fn spawn<S: AsRef<OsStr>>(self, command: &[S]) -> Running {
+        let log = self.dir.path().join("log/audit.jsonl");
+        let mut line = self.command();
+        line.arg(&self.subcommand).args(&self.args).arg("--audit-log").arg(&log);
+        if !self.explicit_workspace {
+            line.arg("--workspace").arg(self.work());
+        }
+        line.arg("--").args(command);
+        line.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(line, log, self.timeout, self.dir)
+    }
+
+    /// The program as this mode's user, in the workspace, with a small environment.
+    fn command(&self) -> Command {
+        let mut line = match self.mode {
+            Mode::Root => {
+                assert!(Uid::effective().is_root(), "Mode::Root needs root; use Mode::available()");
+                Command::new(program(false))
+            }
+            Mode::Rootless if Uid::effective().is_root() && in_first_user_namespace() => {
+                let mut line = Command::new(program(true));
+                line.uid(ORDINARY_UID).gid(ORDINARY_UID);
+                line
+            }
+            Mode::Rootless => {
+                // Root only of an Outer world: a user namespace below it leaves that behind.
+                let mut line = Command::new("unshare");
+                let ids = [format!("--map-user={ORDINARY_UID}"), format!("--map-group={ORDINARY_UID}")];
+                line.arg("--user").args(ids).arg("--").arg(program(true));
+                line
+            }
+        };
+        line.current_dir(self.work()).env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
+        line.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("LANG", "C.UTF-8");
+        line.env("HOME", self.dir.path().join("home"));
+        line
+    }
+}
+
+/// The program under test: `$STOCKADE_BIN`, or the one beside the test binary. With `everybody`, a copy where an
+/// ordinary user can reach it, if the original is out of reach.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn program(everybody: bool) -> PathBuf {
+    let path = match std::env::var_os("STOCKADE_BIN") {
+        Some(path) => PathBuf::from(path),
+        // target/debug/deps/NAME-HASH -> target/debug/stockade
+        None => std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("stockade"),
+    };
+    assert!(path.is_file(), "{} does not exist: build it first (cargo build -p stockade-cli)", path.display());
+    let reachable = path.ancestors().skip(1).all(|dir| permits(dir, 0o001));
+    if !everybody || (reachable && permits(&path, 0o005)) { path } else { copy_for_everybody(&path) }
+}
+
+fn permits(path: &Path, bits: u32) -> bool {
+    fs::metadata(path).is_ok_and(|m| m.permissions().mode() & bits == bits)
+}
+
+/// One copy per build, shared by all tests: the program is large.
+fn copy_for_everybody(path: &Path) -> PathBuf {
+    let meta = fs::metadata(path).unwrap();
+    let stamp = meta.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let copy = std::env::temp_dir().join(format!("stockade-under-test-{stamp}-{}", meta.len()));
+    if !copy.exists() {
+        let mut fresh = tempfile::NamedTempFile::new().unwrap();
+        std::io::copy(&mut fs::File::open(path).unwrap(), &mut fresh).unwrap();
+        fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fresh.persist(&copy).unwrap();
+    }
+    copy
+}
+
+fn in_first_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
