@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
@@ -16,59 +16,24 @@ const IPV6_TRANSPARENT: libc::c_int = 75;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NO_COOKIE: u32 = u32::MAX;
 
-/// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6, never IPv4-mapped.
-    V6,
-}
-
-/// Makes the listener that `tproxy` hands connections to: wildcard address, `port`, `IP_TRANSPARENT`. The local
-/// address of a socket it accepts is the destination that the client dialled. Close-on-exec, blocking.
+/// Makes the listener that `tproxy` hands connections to: `IP_TRANSPARENT`, on a wildcard address, IPv6 without
+/// IPv4-mapped ones. The local address of a socket it accepts is the destination that the client dialled.
+/// Close-on-exec, blocking.
 ///
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN` over the network namespace; `EADDRINUSE`; `EAFNOSUPPORT` without IPv6.
-pub fn transparent_listener(family: Family, port: u16) -> io::Result<TcpListener> {
-    let fd = stream(family)?;
-    match family {
-        Family::V4 => set_option(fd.as_fd(), libc::SOL_IP, libc::IP_TRANSPARENT, 1)?,
-        Family::V6 => set_option(fd.as_fd(), libc::SOL_IPV6, IPV6_TRANSPARENT, 1)?,
-    }
-    listening(fd, &wildcard(family, port))
-}
-
-/// Makes a listener on every address of one family: the stand-in for `tproxy`, one per port.
-///
-/// # Errors
-/// `EADDRINUSE`, `EACCES`, `EAFNOSUPPORT`.
-pub fn wildcard_listener(family: Family, port: u16) -> io::Result<TcpListener> {
-    listening(stream(family)?, &wildcard(family, port))
-}
-
-fn wildcard(family: Family, port: u16) -> SocketAddr {
-    match family {
-        Family::V4 => (Ipv4Addr::UNSPECIFIED, port).into(),
-        Family::V6 => (Ipv6Addr::UNSPECIFIED, port).into(),
-    }
-}
-
-fn stream(family: Family) -> io::Result<OwnedFd> {
-    let domain = match family {
-        Family::V4 => AddressFamily::INET,
-        Family::V6 => AddressFamily::INET6,
+pub fn transparent_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let (domain, level, option) = match address {
+        SocketAddr::V4(_) => (AddressFamily::INET, libc::SOL_IP, libc::IP_TRANSPARENT),
+        SocketAddr::V6(_) => (AddressFamily::INET6, libc::SOL_IPV6, IPV6_TRANSPARENT),
     };
     let fd = socket_with(domain, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
-    if family == Family::V6 {
+    if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&fd, true)?;
     }
-    Ok(fd)
-}
-
-fn listening(fd: OwnedFd, address: &SocketAddr) -> io::Result<TcpListener> {
-    bind(&fd, address)?;
+    set_option(fd.as_fd(), level, option, 1)?;
+    bind(&fd, &address)?;
     listen(&fd, BACKLOG)?;
     Ok(fd.into())
 }
@@ -98,6 +63,14 @@ pub struct Owner {
     pub inode: u32,
     /// User id of its maker, in the user namespace of the process that opened the [`Diag`].
     pub uid: u32,
+}
+
+/// Opens what [`Diag`] reads, as a descriptor that can be sent elsewhere.
+///
+/// # Errors
+/// `EPROTONOSUPPORT` where the kernel lacks it.
+pub fn open_diag() -> io::Result<OwnedFd> {
+    Diag::open().map(Into::into)
 }
 
 /// Looks sockets up by their addresses, at a cost that does not grow with their number.
@@ -211,7 +184,7 @@ pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) 
 #[cfg(test)]
 mod tests {
     use std::{
-        net::{TcpStream, UdpSocket},
+        net::{Ipv4Addr, TcpStream, UdpSocket},
         os::linux::fs::MetadataExt,
     };
 
