@@ -1,2 +1,18 @@
-//! House rules.
-fn main() {}
+//! House rules that no ready-made tool checks: `cargo xtask tidy`.
+#![forbid(unsafe_code)]
+
+mod sources;
+mod tidy;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["tidy"] => tidy::run(),
+        _ => {
+            eprintln!("usage: cargo xtask tidy");
+            ExitCode::from(2)
+        }
+    }
+}
