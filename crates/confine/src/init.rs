@@ -29,13 +29,20 @@ use self::{
 };
 use crate::{
     message::{Failure, Order, Report, SessionId, Spawn, SpawnError, recv, send},
+    limits::Entry,
     plan::Plan,
     seccomp::Filter,
 };
 
 /// Runs init to its end; the exit code of the process. When init ends, the kernel ends everything in its namespace.
-pub(crate) fn run(plan: &Plan, filter: &Filter, channel: &Channel, supervisor: &OwnedFd) -> u8 {
-    match prepare(channel).and_then(|signals| Ok(signals.map(|s| (s, build::build(plan, filter))))) {
+pub(crate) fn run(
+    plan: &Plan,
+    filter: &Filter,
+    cgroup: Option<Entry<'_>>,
+    channel: &Channel,
+    supervisor: &OwnedFd,
+) -> u8 {
+    match prepare(channel).map(|signals| signals.map(|s| (s, build::build(plan, filter, cgroup)))) {
         Ok(Some((signals, Ok(site)))) => match Init::start(site, channel, supervisor, signals) {
             Ok(mut init) => init.serve(),
             Err(_) => crate::EXIT_OURS,
@@ -93,7 +100,7 @@ impl<'a> Init<'a> {
     ) -> io::Result<Self> {
         let (counts, fds) = site.sockets.take();
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        send(channel, &Report::Ready(site.layers.clone(), counts), &fds)?;
+        send(channel, &Report::Ready(site.layers.clone(), site.notes().to_vec(), counts), &fds)?;
         Ok(Self { site, channel, supervisor, signals, sessions: Sessions::default() })
     }
 
@@ -131,7 +138,7 @@ impl<'a> Init<'a> {
         ];
         let mut wakes = vec![Wake::Order, Wake::Children, Wake::SupervisorGone];
         if let Some(fd) = self.site.masks_fd() {
-            fds.push(PollFd::new(fd, PollFlags::POLLPRI));
+            fds.push(PollFd::new(fd, PollFlags::POLLIN));
             wakes.push(Wake::Masks);
         }
         for (id, fd) in self.sessions.channels() {

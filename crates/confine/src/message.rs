@@ -30,8 +30,8 @@ pub enum Order {
 /// Init to supervisor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Report {
-    /// The sandbox stands. Descriptors: as [`Sockets`] counts them.
-    Ready(Vec<LayerStatus>, Sockets),
+    /// The sandbox stands, with remarks for the start report. Descriptors: as [`Sockets`] counts them.
+    Ready(Vec<LayerStatus>, Vec<String>, Sockets),
     /// The sandbox could not be built; init ends.
     Failed(Failure),
     /// The program is sealed as the statuses say and about to run. Descriptors: the pty's master end, when there is one.

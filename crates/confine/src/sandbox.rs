@@ -11,7 +11,7 @@ use stockade_sys::{
     channel::Channel,
     process::{self, Child},
 };
-use stockade_types::{Layer, LayerStatus};
+use stockade_types::LayerStatus;
 
 use crate::{
     init,
@@ -66,6 +66,8 @@ pub struct Sandbox {
     pub channel: Channel,
     /// What holds so far; each spawned program adds its own.
     pub layers: Vec<LayerStatus>,
+    /// Remarks for the start report.
+    pub notes: Vec<String>,
     /// Sockets made inside.
     pub sockets: Sockets,
 }
@@ -88,11 +90,11 @@ pub struct Sockets {
 }
 
 impl Starting {
-    /// Forks init into new namespaces. The caller must be single-threaded.
+    /// Forks init into new namespaces and `cgroup`. The caller must be single-threaded.
     ///
     /// # Errors
     /// [`StartError::Namespaces`] with the way out where one is known.
-    pub fn fork(plan: &Plan, filter: &Filter) -> Result<Self, StartError> {
+    pub fn fork(plan: &Plan, filter: &Filter, cgroup: Option<&Cgroup>) -> Result<Self, StartError> {
         let (ours, theirs) = Channel::pair().map_err(StartError::io("socketpair"))?;
         let me = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
             .map_err(|e| StartError::Io { step: "pidfd_open", source: e.into() })?;
@@ -106,22 +108,22 @@ impl Starting {
         }
         // Init keeps no copy of anything else: not of the audit log, and not of the supervisor's end of the channel,
         // which must close when the supervisor ends.
-        let keep = [theirs.as_fd(), me.as_fd()];
-        let child = process::fork_keeping(flags, &keep, || init::run(plan, filter, &theirs, &me))
+        let entry = cgroup.map(Cgroup::entry);
+        let mut keep = vec![theirs.as_fd(), me.as_fd()];
+        keep.extend(entry.iter().flat_map(|e| e.descriptors()));
+        let birthplace = entry.as_ref().and_then(|e| e.birthplace());
+        let child = process::fork_keeping(flags, &keep, birthplace, || init::run(plan, filter, entry, &theirs, &me))
             .map_err(|e| StartError::Namespaces(refused(plan.mode, &e)))?;
         Ok(Self { child, channel: ours })
     }
 
-    /// Writes the maps, puts init under its limits and has it build the sandbox. Returns at once.
+    /// Writes the maps and has init build the sandbox. Returns at once.
     ///
     /// # Errors
     /// [`StartError::Io`].
-    pub fn go(&self, plan: &Plan, cgroup: Option<&Cgroup>) -> Result<(), StartError> {
+    pub fn go(&self, plan: &Plan) -> Result<(), StartError> {
         if plan.mode == Mode::Rootless {
             write_maps(self.child.pid, plan).map_err(StartError::io("map the user into the namespace"))?;
-        }
-        if let Some(cgroup) = cgroup {
-            cgroup.add(self.child.pid).map_err(|e| StartError::Layer(Failure::of(Layer::Limits, e)))?;
         }
         send(&self.channel, &Order::Go, &[]).map_err(StartError::io("tell init to build"))
     }
@@ -131,8 +133,8 @@ impl Starting {
     /// # Errors
     /// [`StartError::Layer`] naming the layer that cannot be enforced.
     pub fn ready(self, plan: &Plan) -> Result<Sandbox, StartError> {
-        let (layers, counts, fds) = match recv::<Report>(&self.channel).map_err(StartError::io("hear from init"))? {
-            Some((Report::Ready(layers, counts), fds)) => (layers, counts, fds),
+        let (layers, notes, counts, fds) = match recv::<Report>(&self.channel).map_err(StartError::io("hear from init"))? {
+            Some((Report::Ready(layers, notes, counts), fds)) => (layers, notes, counts, fds),
             Some((Report::Failed(failure), _)) => return Err(StartError::Layer(failure)),
             Some(_) | None => return Err(StartError::Lost),
         };
@@ -147,7 +149,7 @@ impl Starting {
         let nflog = if counts.nflog > 0 { fds.next() } else { None };
         let diag = if counts.diag > 0 { fds.next() } else { None };
         let sockets = Sockets { proxy, transparent, dns_udp, dns_tcp, nflog, diag };
-        Ok(Sandbox { init: self.child, channel: self.channel, layers, sockets })
+        Ok(Sandbox { init: self.child, channel: self.channel, layers, notes, sockets })
     }
 }
 

@@ -1,2 +1,29 @@
-//! Boot, launch, session, reload: one sandbox from start to summary
+//! One sandbox from start to summary: boot, session, reload.
+//!
+//! [`run`] is the whole of it. The order of a start is in [`boot`]: nothing has a second thread before init is forked,
+//! and nothing of the command runs before every required layer was read back.
 #![forbid(unsafe_code)]
+
+mod boot;
+mod config;
+mod environment;
+mod error;
+mod identity;
+mod learn;
+mod observer;
+mod prepare;
+mod refusals;
+mod running;
+mod signals;
+mod stdio;
+mod steering;
+mod watch;
+mod workspace;
+
+pub use boot::{Finished, run};
+pub use config::{Access, Config, Limits, Posture, Voice, Workspace};
+pub use error::Error;
+pub use identity::IdentityError;
+pub use steering::SteeringError;
+pub use stdio::{StdioError, TerminalChoice};
+pub use workspace::WorkspaceError;

@@ -2,8 +2,9 @@
 
 use std::{io, thread};
 
+use nix::unistd::Pid;
 use nix::sys::{
-    signal::{SigSet, Signal},
+    signal::{SigSet, Signal, kill},
     signalfd::{SfdFlags, SignalFd},
 };
 
@@ -30,6 +31,15 @@ pub fn block() -> io::Result<SigSet> {
     HANDLED.into_iter().for_each(|s| set.add(s));
     set.thread_block()?;
     Ok(set)
+}
+
+/// Stops `target` (this process, or its group with pid 0) with SIGTSTP, whose default action the kernel withholds from
+/// a group that no shell could continue; SIGSTOP would stop it for ever. Returns when continued, or at once then.
+pub fn stop(target: Pid) {
+    let mut tstp = SigSet::empty();
+    tstp.add(Signal::SIGTSTP);
+    // Every other thread blocks it, so the default action happens in this call. A failure only means no stop.
+    let _ = tstp.thread_unblock().and_then(|()| kill(target, Signal::SIGTSTP)).and_then(|()| tstp.thread_block());
 }
 
 /// Starts the thread that hands each signal to `deliver` until it returns `false`.

@@ -16,6 +16,9 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
+/// `linux/sched.h`; beyond the width that libc gives it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Runs `body` in a new process that starts with `flags` namespaces and shares nothing but open descriptors. With
 /// `parent`, the caller's parent becomes the child's parent (`CLONE_PARENT`) and reaps it.
 ///
@@ -26,24 +29,32 @@ pub struct Child {
 /// # Errors
 /// `EBUSY` when the caller has more than one thread; else what `clone(2)` says.
 pub fn fork(flags: CloneFlags, parent: bool, body: impl FnOnce() -> u8) -> io::Result<Child> {
+    clone(flags, if parent { libc::CLONE_PARENT } else { 0 }, None, body)
+}
+
+fn clone(
+    flags: CloneFlags,
+    more: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    body: impl FnOnce() -> u8,
+) -> io::Result<Child> {
     if threads()? != 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     let mut pidfd: RawFd = -1;
-    let parent = if parent { libc::CLONE_PARENT } else { 0 };
-    let bits = flags.bits() | parent | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: clone_args is plain data for which zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::from((flags.bits() | more | libc::CLONE_PIDFD).cast_unsigned());
+    args.pidfd = (&raw mut pidfd).addr() as u64;
+    // With CLONE_PARENT the kernel insists on the caller's own exit signal, which is SIGCHLD.
+    args.exit_signal = if more & libc::CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
+    if let Some(fd) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
     // SAFETY: no CLONE_VM, so the child has its own copy of the address space; a null stack means the copied one
-    // is used; `pidfd` outlives the call. The process has one thread, so no lock is held by a thread that is gone.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone,
-            libc::c_long::from(bits),
-            std::ptr::null_mut::<libc::c_void>(),
-            &raw mut pidfd,
-            std::ptr::null_mut::<libc::c_void>(),
-            0,
-        )
-    };
+    // is used; `args` and `pidfd` outlive the call. One thread, so no lock is held by a thread that is gone.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => {
@@ -60,18 +71,20 @@ pub fn fork(flags: CloneFlags, parent: bool, body: impl FnOnce() -> u8) -> io::R
 }
 
 /// As [`fork`], and closes every descriptor from 3 on in the child but `keep`. The body must not use a value that owns
-/// another one.
+/// another one. With `cgroup`, a version 2 directory, the child is born in it (`CLONE_INTO_CGROUP`): moving it later
+/// would cost an RCU grace period.
 ///
 /// # Errors
 /// As [`fork`].
 pub fn fork_keeping(
     flags: CloneFlags,
     keep: &[BorrowedFd<'_>],
+    cgroup: Option<BorrowedFd<'_>>,
     body: impl FnOnce() -> u8,
 ) -> io::Result<Child> {
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.sort_unstable();
-    fork(flags, false, move || {
+    clone(flags, 0, cgroup, move || {
         let mut first = 3;
         for fd in keep {
             close_range(first, fd - 1);

@@ -11,7 +11,11 @@ use nix::{
     sys::prctl,
     unistd::sethostname,
 };
-use stockade_sys::{channel::Channel, process, socket};
+use stockade_sys::{
+    channel::Channel,
+    process,
+    socket,
+};
 use stockade_types::{Enforcement, Layer, LayerStatus};
 
 use crate::{
@@ -19,6 +23,7 @@ use crate::{
     landlock,
     launcher::{self, Seal},
     message::{Failure, Launch, Launched, Sockets, Spawn, SpawnError, recv, send},
+    limits::Entry,
     netns, nflog,
     plan::Plan,
     seccomp::Filter,
@@ -67,12 +72,19 @@ impl SocketSet {
 }
 
 /// Builds everything. On failure the process ends, and the kernel undoes what was built.
-pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter) -> Result<Site<'a>, Failure> {
+pub(super) fn build<'a>(
+    plan: &'a Plan,
+    filter: &'a Filter,
+    cgroup: Option<Entry<'_>>,
+) -> Result<Site<'a>, Failure> {
     let mut layers = Vec::new();
     let mut note = |layer, enforcement| {
         layers.push(LayerStatus { layer, enforcement });
         plan.unmet(&layers).map_or(Ok(()), Err)
     };
+    if let Some(cgroup) = cgroup {
+        cgroup.join().map_err(|e| Failure::of(Layer::Limits, e))?;
+    }
     note(Layer::Namespaces, namespaces(plan)?)?;
     note(Layer::Netns, netns::configure().map_err(|e| Failure::of(Layer::Netns, e))?)?;
     let fence = fence::install(&plan.fence).map_err(|e| Failure::of(Layer::Fence, e))?;
@@ -110,20 +122,18 @@ fn sockets(plan: &Plan, fence: &Fence) -> Result<SocketSet, Failure> {
     set.dns_udp.push(UdpSocket::bind(local(53)).map_err(fail("listen for DNS"))?.into());
     set.dns_tcp.push(TcpListener::bind(local(53)).map_err(fail("listen for DNS over TCP"))?.into());
     for port in fence.listener_ports() {
-        set.transparent.push(socket::transparent_listener((Ipv4Addr::UNSPECIFIED, port).into()).map_err(fail("listen for direct connections"))?.into());
-        match socket::transparent_listener((Ipv6Addr::UNSPECIFIED, port).into()) {
-            Ok(listener) => set.transparent.push(listener.into()),
-            Err(e) if matches!(e.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL)) => {}
-            Err(e) => return Err(fail("listen for direct IPv6 connections")(e)),
+        let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, port).into();
+        set.transparent.push(socket::transparent_listener(any).map_err(fail("listen for direct connections"))?.into());
+        if netns::has_ipv6() {
+            let any: SocketAddr = (Ipv6Addr::UNSPECIFIED, port).into();
+            let listener = socket::transparent_listener(any).map_err(fail("listen for direct IPv6 connections"))?;
+            set.transparent.push(listener.into());
         }
     }
     set.nflog.push(nflog::open(plan.fence.group).map_err(|e| Failure::of(Layer::Fence, e))?);
     set.diag.push(socket::open_diag().map_err(fail("open sock_diag"))?);
     Ok(set)
 }
-
-const EAFNOSUPPORT: i32 = nix::errno::Errno::EAFNOSUPPORT as i32;
-const EADDRNOTAVAIL: i32 = nix::errno::Errno::EADDRNOTAVAIL as i32;
 
 /// Puts /dev/null on fds 0-2: init must not keep the host's terminal or files open.
 fn leave_host_stdio() -> std::io::Result<()> {
@@ -153,13 +163,13 @@ impl Site<'_> {
         stdio: &[OwnedFd; 3],
         progress: &Channel,
     ) -> Result<i32, SpawnError> {
-        let step = super::spawn_step;
+        
         let fds = launcher::descriptors(stdio, progress);
-        send(&self.launcher, &Launch { spawn, terminal }, &fds).map_err(|e| step("ask the launcher", e))?;
-        match recv::<Launched>(&self.launcher).map_err(|e| step("hear from the launcher", e))? {
+        send(&self.launcher, &Launch { spawn, terminal }, &fds).map_err(|e| super::spawn_step("ask the launcher", e))?;
+        match recv::<Launched>(&self.launcher).map_err(|e| super::spawn_step("hear from the launcher", e))? {
             Some((Launched::Child(pid), _)) => Ok(pid),
-            Some((Launched::NoChild(why), _)) => Err(step("fork", why)),
-            _ => Err(step("spawn", "the launcher is gone")),
+            Some((Launched::NoChild(why), _)) => Err(super::spawn_step("fork", why)),
+            _ => Err(super::spawn_step("spawn", "the launcher is gone")),
         }
     }
 
@@ -179,5 +189,10 @@ impl Site<'_> {
     /// Restores masks that the host detached; one line per event.
     pub(super) fn check_masks(&mut self) -> Vec<String> {
         self.view.check_masks()
+    }
+
+    /// Remarks for the start report.
+    pub(super) fn notes(&self) -> &[String] {
+        self.view.notes()
     }
 }

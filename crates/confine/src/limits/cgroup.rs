@@ -51,6 +51,11 @@ impl Entry<'_> {
         self.0.dirs.iter().find(|d| d.version2).map(|d| d.entry.as_fd())
     }
 
+    /// What a new process must keep open to [`Self::join`].
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.dirs.iter().filter(|d| !d.version2).map(|d| d.entry.as_fd())
+    }
+
     /// Moves the calling process into the version 1 directories; works in a new user namespace too. The process must
     /// have one thread.
     ///

@@ -1,0 +1,239 @@
+//! The command line. docs/cli.md is compared with this by `cargo xtask tidy`.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use stockade_types::Layer;
+
+/// Runs an untrusted command behind a wall with one door
+#[derive(Debug, Parser)]
+#[command(name = "stockade", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Wrap a command: stdio, terminal, signals and exit code as if unwrapped
+    Run(RunArgs),
+    /// Run with network decisions recorded instead of denied, then write the least policy that allows what was seen
+    Learn(LearnArgs),
+    /// Validate, explain and test policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Which layers this machine can enforce, what is missing, how to get it
+    Doctor(DoctorArgs),
+    /// Everything at once in ten seconds, offline
+    Demo(DemoArgs),
+    /// Read, verify and convert the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// What `run` and `learn` share.
+#[derive(Debug, Args)]
+pub(crate) struct SandboxArgs {
+    /// Policy file; several are merged. Without one the built-in policy applies: this directory, no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Vec<PathBuf>,
+    /// Directory the command works in, with its access
+    #[arg(long, value_name = "DIR[:ro|rw|none]")]
+    pub(crate) workspace: Option<OsString>,
+    /// Set a variable, or pass one on from this environment
+    #[arg(long, value_name = "K=V|K")]
+    pub(crate) env: Vec<OsString>,
+    /// Who the command runs as: a name or UID:GID (as root; never 0)
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Memory limit, such as 4GiB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// CPU limit in cores, such as 1.5
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<f64>,
+    /// Limit of processes and threads
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u64>,
+    /// End the command after this time (exit code 124), such as 90s or 10m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Append the audit log to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
+    /// Layers that must be fully enforced, besides the policy's
+    #[arg(long, value_name = "LAYER", value_delimiter = ',')]
+    pub(crate) require: Vec<Layer>,
+    /// Give the command a terminal even when this is not run in one
+    #[arg(short = 't', long)]
+    pub(crate) terminal: bool,
+    /// How much Stockade itself says on stderr
+    #[arg(long, value_name = "LEVEL", default_value = "notice")]
+    pub(crate) log_level: LogLevel,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Allow a host (ports 80 and 443 unless one is named): a policy in a word
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) allow: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LearnArgs {
+    /// Where to write the policy
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
+}
+
+/// How much Stockade itself says on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Only why nothing was run.
+    Error,
+    /// Also what an operator should know, and what was blocked, at the end.
+    Notice,
+    /// Also each denial as it happens.
+    Info,
+    /// Also each connection, and the state of every layer.
+    Debug,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Validate policy files
+    Check {
+        /// Policy files; several are merged
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which rule decides a connection, and why
+    Explain {
+        /// Policy file; several are merged
+        #[arg(long, value_name = "FILE", required = true)]
+        policy: Vec<PathBuf>,
+        /// Destination: HOST:PORT, or a URL
+        target: String,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run YAML test cases
+    Test {
+        /// Policy under test, for cases that name none
+        #[arg(long, value_name = "FILE")]
+        policy: Vec<PathBuf>,
+        /// Files with cases
+        #[arg(required = true)]
+        cases: Vec<PathBuf>,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Machine-readable output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The part that runs inside the sandbox
+    #[arg(long, hide = true)]
+    pub(crate) inside: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Show events as lines
+    Tail {
+        /// The log
+        file: PathBuf,
+        /// Keep waiting for more
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last N lines
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: usize,
+    },
+    /// Check the hash chain
+    Verify {
+        /// The log, oldest file first when it was rotated
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The hash the last line must have: detects a cut-off end
+        #[arg(long, value_name = "HASH")]
+        expect_head: Option<String>,
+        /// Machine-readable output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Convert
+    Export {
+        /// The log
+        file: PathBuf,
+        /// To what
+        #[arg(long, default_value = "ocsf")]
+        format: ExportFormat,
+    },
+}
+
+/// What `audit export` writes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// OCSF JSON lines, as logged
+    Ocsf,
+    /// Comma-separated values
+    Csv,
+    /// Lines for people
+    Text,
+}
+
+/// `90`, `90s`, `10m`, `2h`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "expected a time such as 90s, 10m or 2h".to_owned())?;
+    let time = match text.get(digits.len()..).unwrap_or_default() {
+        "ms" => Duration::from_millis(number),
+        "" | "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        "h" => Duration::from_secs(number.saturating_mul(3600)),
+        unit => return Err(format!("unknown unit `{unit}`: use ms, s, m or h")),
+    };
+    if time.is_zero() { Err("the time is zero".to_owned()) } else { Ok(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(duration("5ms"), Ok(Duration::from_millis(5)));
+        for bad in ["", "s", "-1", "1.5s", "3d", "0"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! From a plan to a running command, as types: each step consumes the one before and holds what it made.
+//!
+//! [`Prepared`] → [`Isolated`] (the sandbox stands) → [`Serving`] (the door answers) → the command runs.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use nix::sys::wait::waitpid;
+use stockade_audit::{
+    Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, ProcessActivity, Rotation, Settings, Summary, Tap, Writer,
+};
+use stockade_confine::{
+    limits::{Cgroup, Usage},
+    message::{Order, Outcome, Spawn, Size, send},
+    privileges,
+    sandbox::{Sandbox, Starting},
+};
+use stockade_egress::{Config as DoorConfig, Deps, Listeners, resolver};
+use stockade_policy::{Learned, Posture as PolicyPosture, Snapshot};
+use stockade_types::{Generation, LayerStatus, SandboxId};
+use tokio::sync::watch;
+
+use crate::{
+    config::{Config, Posture, Voice},
+    error::Error,
+    learn,
+    observer::Recorder,
+    prepare::{self, Decided},
+    refusals::Refusals,
+    running::{self, COMMAND, End, Event, Running},
+    signals, stdio, watch as files,
+};
+
+/// How long the last audit events may take to reach the disk.
+const FLUSH: Duration = Duration::from_secs(2);
+/// Exit code for a command that was ended by `--timeout`.
+const EXIT_TIMED_OUT: i32 = 124;
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The code to exit with.
+    pub code: u8,
+    /// What was blocked.
+    pub summary: Summary,
+    /// What the command used.
+    pub usage: Usage,
+    /// Layers as they were enforced.
+    pub layers: Vec<LayerStatus>,
+    /// Newest line of the audit log, where there is one.
+    pub head: Option<HeadHandle>,
+}
+
+/// Runs one command in one sandbox. The caller must be single-threaded.
+///
+/// # Errors
+/// [`Error`]; unless it is [`Error::Lost`], nothing was run.
+pub fn run(config: &Config) -> Result<Finished, Error> {
+    Prepared::new(config)?.isolate()?.serve()?.launch()
+}
+
+/// Everything is read and decided; the process still has one thread.
+struct Prepared<'a> {
+    config: &'a Config,
+    decided: Decided,
+    id: SandboxId,
+    log: Option<FileSink>,
+}
+
+/// The sandbox stands, empty.
+struct Isolated<'a> {
+    before: Prepared<'a>,
+    sandbox: Sandbox,
+    cgroup: Option<Cgroup>,
+    snapshot: Arc<Snapshot>,
+}
+
+/// The door answers.
+struct Serving<'a> {
+    config: &'a Config,
+    decided: Decided,
+    sandbox: Sandbox,
+    cgroup: Option<Cgroup>,
+    runtime: tokio::runtime::Runtime,
+    audit: Audit,
+    writer: Writer,
+    summary: Summary,
+    head: Option<HeadHandle>,
+    learned: Option<learn::Recording>,
+    policy: watch::Sender<Arc<Snapshot>>,
+    refusals: Option<Refusals>,
+    signals: nix::sys::signal::SigSet,
+    /// Ends the door when dropped.
+    _open: tokio::sync::oneshot::Sender<()>,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(config: &'a Config) -> Result<Self, Error> {
+        let mut seed = [0; 8];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| Error::Io { step: "getrandom", source: e.into() })?;
+        let id = SandboxId::from_random(seed);
+        // Opened first: a log that lies in the workspace must exist to be protected.
+        let log = match &config.audit_log {
+            Some(path) => Some(FileSink::open(path, &id, Rotation::default()).map_err(|e| Error::Audit(e.to_string()))?),
+            None => None,
+        };
+        let decided = prepare::decide(config, "stockade")?;
+        Ok(Self { config, decided, id, log })
+    }
+
+    fn isolate(mut self) -> Result<Isolated<'a>, Error> {
+        let ports = endpoint_ports(&self.decided);
+        self.decided.plan.fence.transparent_ports = ports;
+        let (cgroup, limits) = Cgroup::create(self.id.as_str(), &self.decided.limits)?;
+        let plan = &mut self.decided.plan;
+        if cgroup.is_none() {
+            plan.rlimits = plan.rlimits.without_cgroup(&self.decided.limits);
+        }
+        let starting = Starting::fork(plan, &self.decided.filter)?;
+        starting.go(plan, cgroup.as_ref())?;
+        privileges::harden_supervisor().map_err(|e| Error::Option(e.to_string()))?;
+        // Init builds meanwhile.
+        let posture = match self.config.posture {
+            Posture::Enforce => PolicyPosture::Enforce,
+            Posture::Learn(_) => PolicyPosture::Learn,
+        };
+        let modules = &self.decided.steering.modules;
+        let snapshot = Snapshot::compile(&self.decided.policy, modules, Generation::FIRST, posture)?;
+        let mut sandbox = starting.ready(&self.decided.plan)?;
+        sandbox.layers.push(limits);
+        if let Some(failure) = self.decided.plan.unmet(&sandbox.layers) {
+            return Err(stockade_confine::sandbox::StartError::Layer(failure).into());
+        }
+        Ok(Isolated { before: self, sandbox, cgroup, snapshot: Arc::new(snapshot) })
+    }
+}
+
+/// Where direct connections are worth catching: every port of every endpoint.
+fn endpoint_ports(decided: &Decided) -> std::collections::BTreeSet<u16> {
+    decided.policy.network().endpoints.iter().flat_map(|e| e.ports.iter().map(|p| p.get())).collect()
+}
+
+impl<'a> Isolated<'a> {
+    fn serve(self) -> Result<Serving<'a>, Error> {
+        let Self { before, mut sandbox, cgroup, snapshot } = self;
+        let Prepared { config, decided, id, log } = before;
+        // Before the first thread, which inherits it.
+        let signals = signals::block().map_err(Error::io("block signals"))?;
+        let head = log.as_ref().map(FileSink::head);
+        let summary = Summary::new();
+        let learned = matches!(config.posture, Posture::Learn(_)).then(learn::Recording::default);
+        let (audit, writer) = start_audit(config, &id, log, &summary, learned.as_ref())?;
+        let (policy, reader) = watch::channel(snapshot);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_stack_size(512 * 1024)
+            .enable_all()
+            .build()
+            .map_err(Error::io("start the proxy's threads"))?;
+        let (open, closed) = tokio::sync::oneshot::channel::<()>();
+        let deps = Deps {
+            policy: reader.clone(),
+            audit: audit.clone(),
+            resolver: Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?),
+        };
+        let listeners = Listeners {
+            proxy: std::mem::take(&mut sandbox.sockets.proxy),
+            transparent: std::mem::take(&mut sandbox.sockets.transparent),
+            dns_udp: std::mem::take(&mut sandbox.sockets.dns_udp),
+            dns_tcp: std::mem::take(&mut sandbox.sockets.dns_tcp),
+        };
+        let entered = runtime.enter();
+        let door = DoorConfig::default().build(deps);
+        door.serve(listeners, async move { drop(closed.await) }).map_err(|e| Error::Door(e.to_string()))?;
+        drop(entered);
+        let refusals = match sandbox.sockets.nflog.take() {
+            Some(fd) => Some(Refusals::listen(fd, audit.clone(), reader).map_err(Error::io("read refused traffic"))?),
+            None => None,
+        };
+        Ok(Serving {
+            config,
+            decided,
+            sandbox,
+            cgroup,
+            runtime,
+            audit,
+            writer,
+            summary,
+            head,
+            learned,
+            policy,
+            refusals,
+            signals,
+            _open: open,
+        })
+    }
+}
+
+fn start_audit(
+    config: &Config,
+    id: &SandboxId,
+    log: Option<FileSink>,
+    summary: &Summary,
+    learned: Option<&learn::Recording>,
+) -> Result<(Audit, Writer), Error> {
+    let mut settings = Settings::new(id.clone()).sink(summary.clone());
+    if let Some(file) = log {
+        settings = settings.sink(file);
+    }
+    if config.voice >= Voice::Denials {
+        let least = if config.voice == Voice::Everything { 0 } else { 2 };
+        settings = settings.sink(LineSink::new(io::stderr(), least));
+    }
+    if let Some(recording) = learned {
+        let recording = recording.clone();
+        settings = settings.sink(Tap::new(move |record: &stockade_audit::Record| recording.observe(&record.event)));
+    }
+    Audit::start(settings).map_err(|e| Error::Audit(e.to_string()))
+}
+
+impl Serving<'_> {
+    fn launch(mut self) -> Result<Finished, Error> {
+        if self.config.voice >= Voice::Notices {
+            self.decided.notices.iter().for_each(|n| eprintln!("stockade: {n}"));
+        }
+        let (events, inbox) = mpsc::channel();
+        running::listen(&self.sandbox.channel, events.clone()).map_err(Error::io("listen to init"))?;
+        let deliver = events.clone();
+        signals::listen(&self.signals, move |s| deliver.send(Event::Signal(s)).is_ok()).map_err(Error::io("listen for signals"))?;
+        self.watch_policy(events)?;
+        let recorder = Recorder {
+            config: self.config,
+            audit: self.audit.clone(),
+            policy: self.policy.clone(),
+            uid: self.decided.account.identity.uid,
+            layers: self.sandbox.layers.clone(),
+            pid: None,
+        };
+        recorder.loaded();
+        let (end, recorder) = {
+            let mut running = Running::new(&self.sandbox.channel, inbox, recorder);
+            running.timeout = self.config.timeout;
+            self.spawn(&mut running.outputs)?;
+            running.wait()
+        };
+        let (layers, pid) = (recorder.layers.clone(), recorder.pid);
+        drop(recorder);
+        self.finish(end, layers, pid)
+    }
+
+    fn spawn(&self, outputs: &mut Vec<std::thread::JoinHandle<()>>) -> Result<(), Error> {
+        let terminal = stdio::wants_terminal(self.config.terminal);
+        let layout = stdio::layout(terminal)?;
+        outputs.extend(layout.outputs);
+        let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout())
+            .map_or(Size { rows: 24, cols: 80 }, |s| Size { rows: s.ws_row, cols: s.ws_col });
+        let spawn = Spawn {
+            argv: prepare::argv(self.config),
+            env: self.decided.environment.clone(),
+            cwd: std::os::unix::ffi::OsStrExt::as_bytes(self.decided.cwd.as_os_str()).to_vec(),
+            stdio: layout.kinds,
+            size,
+        };
+        let fds: Vec<_> = layout.given.iter().map(AsFd::as_fd).collect();
+        send(&self.sandbox.channel, &Order::Spawn(COMMAND, spawn), &fds).map_err(Error::io("order the command"))
+    }
+
+    /// Policy files are watched only where the command cannot write; the others are reloaded by SIGHUP, from a person.
+    fn watch_policy(&self, events: mpsc::Sender<Event>) -> Result<(), Error> {
+        let grants = &self.decided.plan.view.grants;
+        let safe: Vec<_> =
+            self.decided.steering.paths.iter().filter(|p| !prepare::writable(grants, p)).cloned().collect();
+        if safe.is_empty() {
+            return Ok(());
+        }
+        files::start(&safe, move || events.send(Event::PolicyChanged).is_ok()).map_err(Error::io("watch the policy"))
+    }
+
+    fn finish(mut self, end: End, layers: Vec<LayerStatus>, pid: Option<i32>) -> Result<Finished, Error> {
+        // The sandbox is gone once init is reaped; its last refusals can still be read.
+        drop(self.sandbox.channel);
+        let _ = waitpid(nix::unistd::Pid::from_raw(self.sandbox.init.pid), None);
+        if let Some(refusals) = self.refusals.take() {
+            refusals.finish();
+        }
+        let usage = Cgroup::usage_or_children(self.cgroup.as_ref());
+        let (code, detail) = match &end {
+            End::Command(outcome) => (outcome.code(), describe(*outcome)),
+            End::TimedOut => (EXIT_TIMED_OUT, "the command's time was up".to_owned()),
+            End::NotStarted(e) => (125, e.to_string()),
+            End::Lost => (125, "init ended unexpectedly".to_owned()),
+        };
+        if let Some(pid) = pid.and_then(|p| u32::try_from(p).ok()) {
+            let uid = self.decided.account.identity.uid;
+            let argv = Vec::new();
+            self.audit.emit(AuditEvent::Process(ProcessActivity { launched: false, pid, argv, uid, exit: Some(code) }));
+        }
+        let phase = if matches!(end, End::Lost | End::NotStarted(_)) { "fail" } else { "stop" };
+        let reason = None;
+        self.audit.emit(AuditEvent::Lifecycle(Lifecycle { phase, reason, layers: Vec::new(), detail }));
+        self.runtime.shutdown_background();
+        // Whatever could not be written in time is counted in the log itself.
+        let _ = self.audit.flush(FLUSH);
+        let _ = self.writer.close(FLUSH);
+        match end {
+            End::NotStarted(e) => return Err(Error::Spawn(e)),
+            End::Lost => return Err(Error::Lost),
+            End::Command(_) | End::TimedOut => {}
+        }
+        if let (Posture::Learn(output), Some(recording)) = (&self.config.posture, &self.learned) {
+            recording.write(output)?;
+        }
+        let code = u8::try_from(code).unwrap_or(u8::MAX);
+        Ok(Finished { code, summary: self.summary, usage, layers, head: self.head })
+    }
+}
+
+fn describe(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Exited(code) => format!("the command ended with exit code {code}"),
+        Outcome::Signaled(signal) => format!("the command was ended by signal {signal}"),
+    }
+}

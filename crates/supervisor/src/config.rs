@@ -1,0 +1,93 @@
+//! What a person asked for, before anything was looked at.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use stockade_types::Layer;
+
+use crate::stdio::TerminalChoice;
+
+/// One run of one command.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Program and arguments; at least the program.
+    pub command: Vec<OsString>,
+    /// Policy files, merged; the built-in policy when there are none.
+    pub policy: Vec<PathBuf>,
+    /// `--allow HOST[:PORT]`.
+    pub allow: Vec<String>,
+    /// Whether decisions are enforced or learned.
+    pub posture: Posture,
+    /// The directory the command works in.
+    pub workspace: Workspace,
+    /// Variables set for the command.
+    pub env: Vec<(OsString, OsString)>,
+    /// `--user`, over the policy's.
+    pub user: Option<String>,
+    /// `--memory`, `--cpus`, `--pids`, over the policy's.
+    pub limits: Limits,
+    /// Ends the command after this time.
+    pub timeout: Option<Duration>,
+    /// Where the audit log is appended.
+    pub audit_log: Option<PathBuf>,
+    /// Layers required besides the policy's.
+    pub require: Vec<Layer>,
+    /// Whether the command gets a terminal.
+    pub terminal: TerminalChoice,
+    /// What Stockade says on stderr.
+    pub voice: Voice,
+    /// Paths granted read-only besides the policy's: Stockade's own needs, such as the demo's program.
+    pub read_only: Vec<PathBuf>,
+}
+
+/// Whether decisions are enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Posture {
+    /// Denials deny.
+    Enforce,
+    /// Network denials are recorded and let through; the least policy that allows what was seen goes to this file.
+    Learn(PathBuf),
+}
+
+/// The directory the command works in.
+#[derive(Debug, Clone, Default)]
+pub struct Workspace {
+    /// The directory; the current one when absent.
+    pub path: Option<PathBuf>,
+    /// Access, over the policy's.
+    pub access: Option<Access>,
+}
+
+/// What the command may do in its workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read and write.
+    ReadWrite,
+    /// Read.
+    ReadOnly,
+    /// It is not there.
+    None,
+}
+
+/// Limits from the command line, still as text where the policy's grammar applies.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// `4GiB`.
+    pub memory: Option<String>,
+    /// Cores.
+    pub cpus: Option<f64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// How much is said on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Voice {
+    /// Only failures.
+    Errors,
+    /// Also notices, and the summary at the end.
+    Notices,
+    /// Also each denial as it happens.
+    Denials,
+    /// Also everything else, and the state of each layer.
+    Everything,
+}

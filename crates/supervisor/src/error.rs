@@ -1,0 +1,99 @@
+//! Why a run failed, each with the exit code that says so.
+
+use std::io;
+
+use stockade_confine::{limits::LimitsError, message::SpawnError, sandbox::StartError};
+
+use crate::{identity::IdentityError, steering::SteeringError, stdio::StdioError, workspace::WorkspaceError};
+
+/// Why the command did not run, or not to its own end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The policy was refused.
+    #[error("the policy is not valid\n{0}")]
+    Policy(#[from] stockade_policy::Rejected),
+    /// A file that steers the sandbox cannot be used.
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    /// An option's value was refused.
+    #[error("{0}")]
+    Option(String),
+    /// No workspace.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// No user.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A standard descriptor was refused.
+    #[error(transparent)]
+    Stdio(#[from] StdioError),
+    /// A limit that is named cannot be enforced.
+    #[error("limits: {0}")]
+    Limits(#[from] LimitsError),
+    /// The sandbox does not stand. Nothing was run.
+    #[error("the sandbox cannot be built: {0}\nnothing was run; `stockade doctor` shows what this machine can enforce")]
+    Start(#[from] StartError),
+    /// The door could not be opened.
+    #[error("the proxy cannot be started: {0}")]
+    Door(String),
+    /// The audit log cannot be used.
+    #[error("{0}")]
+    Audit(String),
+    /// The command was not started.
+    #[error("{}", spawn_text(.0))]
+    Spawn(SpawnError),
+    /// Init ended while the command ran.
+    #[error("the sandbox ended unexpectedly, and the command with it")]
+    Lost,
+    /// A step outside the sandbox failed.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
+const ENOTDIR: i32 = nix::errno::Errno::ENOTDIR as i32;
+
+impl Error {
+    pub(crate) fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { step, source }
+    }
+
+    /// 127 not found, 126 cannot be executed, 125 for everything that is not the command's own doing.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Spawn(SpawnError::Exec { errno: ENOENT | ENOTDIR, .. }) => 127,
+            Self::Spawn(SpawnError::Exec { .. }) => 126,
+            _ => 125,
+        }
+    }
+}
+
+fn spawn_text(e: &SpawnError) -> String {
+    match e {
+        SpawnError::Exec { what, errno: ENOENT | ENOTDIR } => match outside(what) {
+            Some(path) => format!(
+                "{what}: not found inside the sandbox. It is at {path} outside; grant its directory with\n  \
+                 filesystem: {{read_only: [{}]}}",
+                path.rsplit_once('/').map_or(path.as_str(), |(dir, _)| dir)
+            ),
+            None => format!("{what}: command not found"),
+        },
+        SpawnError::Exec { what, .. } => format!("{e}\n{what} exists inside the sandbox but cannot be executed there"),
+        SpawnError::Step { .. } | SpawnError::Unmet(_) => format!("the command was not started: {e}"),
+    }
+}
+
+/// Where a program that is absent inside is found outside.
+fn outside(program: &str) -> Option<String> {
+    if program.contains('/') {
+        return std::path::Path::new(program).exists().then(|| program.to_owned());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|d| d.join(program)).find(|p| p.is_file()).map(|p| p.display().to_string())
+}

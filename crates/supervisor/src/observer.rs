@@ -1,0 +1,135 @@
+//! What the supervisor does about what happens while the command runs: reload, report, record.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use stockade_audit::{Audit, Config as ConfigEvent, Event, Finding, Lifecycle, ProcessActivity};
+use stockade_policy::{Posture, Snapshot};
+use stockade_types::{Escaped, LayerStatus, Reason};
+use tokio::sync::watch;
+
+use crate::{
+    config::{Config, Voice},
+    error::Error,
+    prepare,
+    running::Observer,
+};
+
+/// Arguments of the command kept for the log.
+const MAX_ARGV: usize = 64;
+
+/// See [`Observer`].
+pub(crate) struct Recorder<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) audit: Audit,
+    pub(crate) policy: watch::Sender<Arc<Snapshot>>,
+    pub(crate) uid: u32,
+    pub(crate) layers: Vec<LayerStatus>,
+    pub(crate) pid: Option<i32>,
+}
+
+impl Recorder<'_> {
+    fn say(&self, least: Voice, text: impl std::fmt::Display) {
+        if self.config.voice >= least {
+            eprintln!("stockade: {text}\r");
+        }
+    }
+
+    fn finding(&self, reason: Reason, severity: u8, detail: String) {
+        self.say(Voice::Notices, Escaped(&detail));
+        self.audit.emit(Event::Finding(Finding { reason, severity, detail, count: 1 }));
+    }
+
+    /// Compiles the files as they are now; the snapshot in force stays when that fails.
+    fn compile(&self) -> Result<Snapshot, Error> {
+        let (policy, steering) = prepare::policy(self.config)?;
+        let generation = self.policy.borrow().generation().next();
+        let posture = self.policy.borrow().posture();
+        Ok(Snapshot::compile(&policy, &steering.modules, generation, posture)?)
+    }
+
+    /// Records the snapshot that the sandbox starts with.
+    pub(crate) fn loaded(&self) {
+        let snapshot = self.policy.borrow().clone();
+        self.audit.emit(config_event(self.config, &snapshot, "loaded".to_owned()));
+        if matches!(snapshot.posture(), Posture::Learn) {
+            let detail = "network decisions are recorded and let through (learn)".to_owned();
+            self.audit.emit(Event::Finding(Finding { reason: Reason::OuterWeak, severity: 2, detail, count: 1 }));
+        }
+    }
+}
+
+fn config_event(config: &Config, snapshot: &Snapshot, detail: String) -> Event {
+    Event::Config(ConfigEvent {
+        accepted: true,
+        reason: None,
+        generation: snapshot.generation(),
+        source: source(config),
+        digest: snapshot.digest().to_owned(),
+        detail,
+    })
+}
+
+fn source(config: &Config) -> String {
+    let mut parts: Vec<String> = config.policy.iter().map(|p| p.display().to_string()).collect();
+    if parts.is_empty() {
+        parts.push("built-in".to_owned());
+    }
+    parts.extend((!config.allow.is_empty()).then(|| "--allow".to_owned()));
+    parts.join(", ")
+}
+
+impl Observer for Recorder<'_> {
+    fn launched(&mut self, pid: i32, layers: &[LayerStatus]) {
+        self.pid = Some(pid);
+        self.layers.extend_from_slice(layers);
+        for status in &self.layers {
+            self.say(Voice::Everything, format_args!("{}: {}", status.layer, status.enforcement));
+        }
+        let detail = "the command starts".to_owned();
+        self.audit.emit(Event::Lifecycle(Lifecycle { phase: "ready", reason: None, layers: self.layers.clone(), detail }));
+        let argv = self.config.command.iter().take(MAX_ARGV).map(|a| a.to_string_lossy().into_owned()).collect();
+        let pid = u32::try_from(pid).unwrap_or_default();
+        self.audit.emit(Event::Process(ProcessActivity { launched: true, pid, argv, uid: self.uid, exit: None }));
+    }
+
+    fn reload(&mut self) -> Option<BTreeSet<u16>> {
+        match self.compile() {
+            Ok(snapshot) if snapshot.digest() == self.policy.borrow().digest() => None,
+            Ok(snapshot) => {
+                let snapshot = Arc::new(snapshot);
+                self.say(Voice::Notices, format_args!("policy reloaded, generation {}", snapshot.generation()));
+                self.audit.emit(config_event(self.config, &snapshot, "reloaded".to_owned()));
+                let ports = snapshot.transparent_ports().clone();
+                self.policy.send_replace(snapshot);
+                Some(ports)
+            }
+            Err(e) => {
+                self.say(Voice::Notices, format_args!("the changed policy is refused, the old one stays in force: {e}"));
+                let snapshot = self.policy.borrow().clone();
+                self.audit.emit(Event::Config(ConfigEvent {
+                    accepted: false,
+                    reason: Some(Reason::PolicyRejected),
+                    generation: snapshot.generation(),
+                    source: source(self.config),
+                    digest: snapshot.digest().to_owned(),
+                    detail: e.to_string(),
+                }));
+                None
+            }
+        }
+    }
+
+    fn fence_drift(&mut self, what: &str) {
+        self.finding(Reason::FenceDrift, 5, format!("the fence is not as it was installed: {what}"));
+    }
+
+    fn masks(&mut self, events: &[String]) {
+        for event in events {
+            self.finding(Reason::ProtectedWrite, 4, event.clone());
+        }
+    }
+
+    fn failed_order(&mut self, what: &str) {
+        self.finding(Reason::LayerUnavailable, 4, what.to_owned());
+    }
+}

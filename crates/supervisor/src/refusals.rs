@@ -1,0 +1,106 @@
+//! Traffic that the fence refused, as events. Read from NFLOG, whose fields are binary: nothing the command writes is
+//! parsed.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use stockade_audit::{Action, Audit, Event, Finding, Network};
+use stockade_confine::nflog::{Log, Refused};
+use stockade_policy::Snapshot;
+use stockade_types::Reason;
+use tokio::sync::watch;
+
+/// The thread that reads refusals; ends when told to, after everything that is there was read.
+pub(crate) struct Refusals {
+    stop: OwnedFd,
+    thread: JoinHandle<()>,
+}
+
+impl Refusals {
+    /// Starts reading.
+    ///
+    /// # Errors
+    /// When the pipe or the thread cannot be made.
+    pub(crate) fn listen(fd: OwnedFd, audit: Audit, policy: watch::Receiver<Arc<Snapshot>>) -> io::Result<Self> {
+        let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let mut reader = Reader { log: Log::new(fd), audit, policy, lost: 0 };
+        let thread = thread::Builder::new().name("refusals".to_owned()).stack_size(256 * 1024).spawn(move || {
+            loop {
+                let mut fds = [PollFd::new(&reader.log, PollFlags::IN), PollFd::new(&stopped, PollFlags::IN)];
+                let polled = poll(&mut fds, None);
+                let stop = !fds[1].revents().is_empty();
+                if polled.is_err_and(|e| e != rustix::io::Errno::INTR) {
+                    return;
+                }
+                reader.drain();
+                if stop {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Reads what is left and ends.
+    pub(crate) fn finish(self) {
+        drop(self.stop);
+        // The thread panics only with a bug in the parser, which must not take the exit code with it.
+        let _ = self.thread.join();
+    }
+}
+
+struct Reader {
+    log: Log,
+    audit: Audit,
+    policy: watch::Receiver<Arc<Snapshot>>,
+    lost: u64,
+}
+
+impl Reader {
+    fn drain(&mut self) {
+        while let Ok(refused) = self.log.read() {
+            let generation = self.policy.borrow().generation();
+            refused.iter().for_each(|r| self.audit.emit(Event::Network(event(r, generation))));
+        }
+        let lost = self.log.lost();
+        if lost > self.lost {
+            let detail = "refused packets that the kernel could not report one by one".to_owned();
+            let count = lost - self.lost;
+            self.audit.emit(Event::Finding(Finding { reason: Reason::Bypass, severity: 2, detail, count }));
+            self.lost = lost;
+        }
+    }
+}
+
+fn event(r: &Refused, generation: stockade_types::Generation) -> Network {
+    let what = match r.protocol {
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        1 | 58 => "ICMP".to_owned(),
+        n => format!("IP protocol {n}"),
+    };
+    Network {
+        action: Action::Denied,
+        reason: Some(Reason::Bypass),
+        door: "fence",
+        protocol: r.protocol,
+        host: None,
+        addr: Some(r.dst),
+        port: r.dport,
+        endpoint: None,
+        rule: Some("fence".to_owned()),
+        generation,
+        detail: Some(format!("{what} that goes around the proxy is refused")),
+        suggestion: None,
+        process: None,
+        suppressed: 0,
+        bytes_out: 0,
+        bytes_in: 0,
+        audited: false,
+    }
+}

@@ -1,0 +1,290 @@
+//! The command runs: one thread listens to everything that can happen and answers it, until the end.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use stockade_confine::message::{Order, Outcome, Report, SessionId, SpawnError, recv, send};
+use stockade_sys::channel::Channel;
+use stockade_types::LayerStatus;
+
+use crate::{
+    signals,
+    stdio::{self, RawTerminal},
+};
+
+/// The session of the command itself.
+pub(crate) const COMMAND: SessionId = 0;
+/// Between the first TERM and KILL.
+const GRACE: Duration = Duration::from_secs(10);
+/// Between two read-backs of the fence.
+const VERIFY_EVERY: Duration = Duration::from_secs(30);
+/// How long the command's last output may take to reach a slow reader after its end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What can happen while the command runs.
+pub(crate) enum Event {
+    /// Init said something.
+    Init(Report, Vec<OwnedFd>),
+    /// Init is gone.
+    InitGone,
+    /// A signal to the supervisor.
+    Signal(Signal),
+    /// A policy file changed.
+    PolicyChanged,
+}
+
+/// What the loop tells the rest of the supervisor about.
+pub(crate) trait Observer {
+    /// The command is sealed and about to run.
+    fn launched(&mut self, pid: i32, layers: &[LayerStatus]);
+    /// Reload the policy; the new set of transparent ports when it changed.
+    fn reload(&mut self) -> Option<std::collections::BTreeSet<u16>>;
+    /// The fence is not what was installed.
+    fn fence_drift(&mut self, what: &str);
+    /// Something happened to a hidden path.
+    fn masks(&mut self, events: &[String]);
+    /// An order to init had no effect.
+    fn failed_order(&mut self, what: &str);
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The command ended.
+    Command(Outcome),
+    /// Its time was up; it was ended.
+    TimedOut,
+    /// It was never started.
+    NotStarted(SpawnError),
+    /// Init ended first.
+    Lost,
+}
+
+/// Reads init's reports on a thread of its own.
+pub(crate) fn listen(channel: &Channel, events: Sender<Event>) -> io::Result<()> {
+    let channel = Channel::from(channel.as_fd().try_clone_to_owned()?);
+    thread::Builder::new().name("init-reports".to_owned()).stack_size(256 * 1024).spawn(move || {
+        loop {
+            let event = match recv::<Report>(&channel) {
+                Ok(Some((report, fds))) => Event::Init(report, fds),
+                Ok(None) | Err(_) => Event::InitGone,
+            };
+            let last = matches!(event, Event::InitGone);
+            if events.send(event).is_err() || last {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The loop's state.
+pub(crate) struct Running<'a, O> {
+    pub(crate) channel: &'a Channel,
+    pub(crate) events: Receiver<Event>,
+    pub(crate) observer: O,
+    pub(crate) outputs: Vec<JoinHandle<()>>,
+    pub(crate) timeout: Option<Duration>,
+    terminal: Option<Terminal>,
+    /// When the command's time is up.
+    deadline: Option<Instant>,
+    /// When the command is killed after it was asked to end.
+    kill_at: Option<Instant>,
+    timed_out: bool,
+    verify_at: Instant,
+}
+
+struct Terminal {
+    master: OwnedFd,
+    host: Option<RawTerminal>,
+}
+
+impl<'a, O: Observer> Running<'a, O> {
+    pub(crate) fn new(channel: &'a Channel, events: Receiver<Event>, observer: O) -> Self {
+        Self {
+            channel,
+            events,
+            observer,
+            outputs: Vec::new(),
+            timeout: None,
+            terminal: None,
+            deadline: None,
+            kill_at: None,
+            timed_out: false,
+            verify_at: Instant::now() + VERIFY_EVERY,
+        }
+    }
+
+    /// Waits for the command's end, serving everything else meanwhile; then ends the sandbox.
+    pub(crate) fn wait(mut self) -> (End, O) {
+        let end = loop {
+            match self.events.recv_timeout(self.next_timer()) {
+                Ok(event) => {
+                    if let Some(end) = self.handle(event) {
+                        break end;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.timers(),
+                Err(RecvTimeoutError::Disconnected) => break End::Lost,
+            }
+        };
+        // Whatever still runs inside ends now, and with it every writer to the command's output.
+        let _ = send(self.channel, &Order::Stop, &[]);
+        self.drain();
+        drop(self.terminal);
+        let end = if self.timed_out && !matches!(end, End::NotStarted(_)) { End::TimedOut } else { end };
+        (end, self.observer)
+    }
+
+    fn next_timer(&self) -> Duration {
+        let timers = [self.deadline, self.kill_at, Some(self.verify_at)];
+        let next = timers.into_iter().flatten().min().unwrap_or(self.verify_at);
+        next.saturating_duration_since(Instant::now())
+    }
+
+    fn timers(&mut self) {
+        let now = Instant::now();
+        if self.deadline.is_some_and(|d| d <= now) {
+            self.deadline = None;
+            self.timed_out = true;
+            self.end_command(Signal::SIGTERM);
+        }
+        if self.kill_at.is_some_and(|k| k <= now) {
+            self.kill_at = None;
+            self.order(&Order::Signal(COMMAND, Signal::SIGKILL as i32));
+        }
+        if self.verify_at <= now {
+            self.verify_at = now + VERIFY_EVERY;
+            self.order(&Order::VerifyFence);
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Option<End> {
+        match event {
+            Event::Init(report, fds) => return self.report(report, fds),
+            Event::InitGone => return Some(End::Lost),
+            Event::Signal(signal) => self.signal(signal),
+            Event::PolicyChanged => self.reload(),
+        }
+        None
+    }
+
+    fn report(&mut self, report: Report, fds: Vec<OwnedFd>) -> Option<End> {
+        match report {
+            Report::Spawned(_, pid, layers) => {
+                self.deadline = self.timeout.map(|t| Instant::now() + t);
+                if let Some(master) = fds.into_iter().next() {
+                    if let Err(e) = self.attach(master) {
+                        self.observer.failed_order(&format!("attach the terminal: {e}"));
+                    }
+                }
+                self.observer.launched(pid, &layers);
+            }
+            Report::NotSpawned(_, e) => return Some(End::NotStarted(e)),
+            Report::Ended(COMMAND, outcome) => return Some(End::Command(outcome)),
+            Report::Stopped(COMMAND, _) => self.suspend(),
+            Report::FenceDrift(what) => self.observer.fence_drift(&what),
+            Report::PortsSet(Err(why)) => self.observer.failed_order(&format!("change the fence's ports: {why}")),
+            Report::Masks(events) => self.observer.masks(&events),
+            Report::Ended(..) | Report::Stopped(..) | Report::FenceIntact | Report::PortsSet(Ok(())) => {}
+            Report::Ready(..) | Report::Failed(_) => {}
+        }
+        None
+    }
+
+    /// Connects the host's terminal and the command's.
+    fn attach(&mut self, master: OwnedFd) -> io::Result<()> {
+        let host = RawTerminal::enter()?;
+        stdio::copy_size(&master);
+        let read = File::from(master.try_clone()?);
+        let write = File::from(master.try_clone()?);
+        let stdin = File::from(rustix::stdio::stdin().try_clone_to_owned()?);
+        let stdout = File::from(rustix::stdio::stdout().try_clone_to_owned()?);
+        if host.is_some() {
+            stdio::pump("terminal-in", stdin, write)?;
+        }
+        self.outputs.push(stdio::pump("terminal-out", read, stdout)?);
+        self.terminal = Some(Terminal { master, host });
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGHUP => self.reload(),
+            Signal::SIGWINCH => {
+                if let Some(t) = &self.terminal {
+                    stdio::copy_size(&t.master);
+                }
+            }
+            Signal::SIGTSTP => self.stop_with_command(),
+            Signal::SIGCONT => self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32)),
+            Signal::SIGTERM => self.end_command(Signal::SIGTERM),
+            other => self.order(&Order::Signal(COMMAND, other as i32)),
+        }
+    }
+
+    /// Asks the command to end; a second request, or the end of the grace period, kills it.
+    fn end_command(&mut self, signal: Signal) {
+        if self.kill_at.is_some() {
+            self.kill_at = Some(Instant::now());
+            return;
+        }
+        self.kill_at = Some(Instant::now() + GRACE);
+        self.order(&Order::Signal(COMMAND, signal as i32));
+        // A stopped program acts on TERM only once it runs again.
+        self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32));
+    }
+
+    /// Ctrl-Z on the host's terminal while the command has none: it stops with us. It leads its session, where TSTP
+    /// has no effect, so it gets STOP.
+    fn stop_with_command(&mut self) {
+        self.order(&Order::Signal(COMMAND, Signal::SIGSTOP as i32));
+        signals::stop(nix::unistd::getpid());
+        self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32));
+    }
+
+    /// The command stopped on its own terminal: give the host's terminal back to the shell that started us, stop as a
+    /// job, and go on with the command when the shell continues us.
+    fn suspend(&mut self) {
+        let Some(host) = self.terminal.as_ref().and_then(|t| t.host.as_ref()) else { return };
+        host.restore();
+        // The whole job stops, as it would have without us; this returns when it is continued.
+        signals::stop(nix::unistd::Pid::from_raw(0));
+        if host.raw().is_err() {
+            self.observer.failed_order("take the terminal back after a stop");
+        }
+        if let Some(t) = &self.terminal {
+            stdio::copy_size(&t.master);
+        }
+        self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32));
+    }
+
+    fn reload(&mut self) {
+        if let Some(ports) = self.observer.reload() {
+            self.order(&Order::Ports(ports));
+        }
+    }
+
+    fn order(&mut self, order: &Order) {
+        if let Err(e) = send(self.channel, order, &[]) {
+            self.observer.failed_order(&format!("{order:?}: {e}"));
+        }
+    }
+
+    /// Lets the output pumps finish.
+    fn drain(&mut self) {
+        let until = Instant::now() + DRAIN;
+        for pump in self.outputs.drain(..) {
+            while !pump.is_finished() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}

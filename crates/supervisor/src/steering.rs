@@ -1,0 +1,123 @@
+//! Files that steer the sandbox: policies and Rego modules. They are opened once, before the view is made, checked on
+//! the descriptor, and never followed through a link that the command could have planted.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use stockade_policy::{Policy, Source};
+
+/// Largest policy or module.
+const MAX: u64 = 4 << 20;
+
+/// Why a steering file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SteeringError {
+    /// It cannot be opened or read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is a directory, a device, a FIFO, or too large.
+    #[error("{path} is {what}; a policy is a regular file of at most 4 MiB")]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Not text.
+    #[error("{0} is not UTF-8 text")]
+    NotText(PathBuf),
+}
+
+/// The policy in force and where it came from.
+#[derive(Debug, Clone)]
+pub struct Steering {
+    /// The policy files with their text.
+    pub sources: Vec<Source>,
+    /// Rego modules with their text.
+    pub modules: Vec<Source>,
+    /// Canonical path of every file, for protection and for watching.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Steering {
+    /// Reads the policy files.
+    ///
+    /// # Errors
+    /// [`SteeringError`].
+    pub fn read(files: &[PathBuf]) -> Result<Self, SteeringError> {
+        let mut this = Self { sources: Vec::new(), modules: Vec::new(), paths: Vec::new() };
+        for file in files {
+            let (text, canonical) = read(file)?;
+            this.sources.push(Source { name: file.display().to_string(), text });
+            this.paths.push(canonical);
+        }
+        Ok(this)
+    }
+
+    /// Reads the Rego modules that the parsed policy names, each relative to the file that names it.
+    ///
+    /// # Errors
+    /// [`SteeringError`].
+    pub fn read_modules(&mut self, policy: &Policy) -> Result<(), SteeringError> {
+        for module in policy.rego() {
+            let beside = Path::new(module.origin.file.as_ref()).parent().unwrap_or(Path::new(""));
+            let path = beside.join(&module.path);
+            let (text, canonical) = read(&path)?;
+            self.modules.push(Source { name: path.display().to_string(), text });
+            self.paths.push(canonical);
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<(String, PathBuf), SteeringError> {
+    let io = |source| SteeringError::Io { path: path.to_owned(), source };
+    // Non-blocking, so that a FIFO in the place of a policy cannot hold the start up.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(io)?;
+    let meta = file.metadata().map_err(io)?;
+    let kind = |what| SteeringError::Kind { path: path.to_owned(), what };
+    if !meta.is_file() {
+        return Err(kind(if meta.is_dir() { "a directory" } else { "not a regular file" }));
+    }
+    if meta.len() > MAX {
+        return Err(kind("too large"));
+    }
+    let text = text(file, path)?;
+    let canonical = fs::canonicalize(path).map_err(io)?;
+    Ok((text, canonical))
+}
+
+fn text(file: File, path: &Path) -> Result<String, SteeringError> {
+    let mut bytes = Vec::new();
+    file.take(MAX).read_to_end(&mut bytes).map_err(|source| SteeringError::Io { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|_| SteeringError::NotText(path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_text_files_steer() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("good.yaml"), "version: 1\n").unwrap();
+        fs::write(at("binary"), [0xff, 0xfe]).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(Steering::read(&[at("good.yaml")]).unwrap().sources[0].text, "version: 1\n");
+        assert!(matches!(Steering::read(&[at("absent")]), Err(SteeringError::Io { .. })));
+        assert!(matches!(Steering::read(&[dir.path().to_owned()]), Err(SteeringError::Kind { .. })));
+        assert!(matches!(Steering::read(&[at("fifo")]), Err(SteeringError::Kind { .. })));
+        assert!(matches!(Steering::read(&[at("binary")]), Err(SteeringError::NotText(_))));
+    }
+}
