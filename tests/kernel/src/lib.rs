@@ -1,1 +1,3 @@
 //! Shared fixtures of these tests.
+
+pub mod net;
