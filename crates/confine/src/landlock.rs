@@ -25,6 +25,8 @@ const NEWEST: u32 = 9;
 /// Rules only ever add: a read-only path below a read-write one stays writable here, and is kept read-only by its mount.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
+    /// Directories may be listed, and nothing else: `/`, whose own entries are no secret.
+    pub list: Vec<PathBuf>,
     /// Read, list and execute.
     pub read_only: Vec<PathBuf>,
     /// Everything but device ioctls and making device nodes.
@@ -218,6 +220,7 @@ fn build(plan: &Plan, abi: u32) -> Result<(RulesetCreated, usize), LandlockError
     }
     let mut ruleset = ruleset.create().map_err(failed("make the ruleset"))?;
     let grants = [
+        (&plan.list, AccessFs::ReadDir.into()),
         (&plan.read_only, AccessFs::from_read(version)),
         // Device nodes are never made inside, and ioctls on devices are granted by name.
         (&plan.read_write, all & !(AccessFs::IoctlDev | AccessFs::MakeChar | AccessFs::MakeBlock)),

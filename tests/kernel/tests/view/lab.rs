@@ -1,0 +1,189 @@
+//! A sandbox of mounts only: the same steps as init takes, without supervisor, fence and filter.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    sched::CloneFlags,
+    sys::wait::{WaitStatus, waitpid},
+    unistd::{Gid, Pid, Uid, chown},
+};
+use rustix::{
+    fs::{Mode as Bits, OFlags},
+    io::Errno,
+};
+use stockade_confine::{
+    privileges::{Identity, become_user, drop_all},
+    view::{Access, BuiltView, Grant, Protected, View, ViewError, ViewFile, ViewPlan},
+};
+use stockade_testkit::child::Child;
+
+/// The user that commands run as, in both modes.
+pub const USER: u32 = 1000;
+
+/// Who makes the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Root,
+    Rootless,
+}
+
+/// A directory of the machine's that belongs to the command's user, and what to do with it.
+#[derive(Debug)]
+pub struct Lab {
+    pub mode: Mode,
+    pub dir: PathBuf,
+}
+
+/// Runs `body` as root and rootless, each in a child of its own with a directory of its own.
+#[track_caller]
+pub fn both(body: impl Fn(&Lab)) {
+    for mode in [Mode::Root, Mode::Rootless] {
+        one(mode, &body);
+    }
+}
+
+#[track_caller]
+pub fn one(mode: Mode, body: impl Fn(&Lab)) {
+    assert!(Uid::effective().is_root(), "these tests make both kinds of sandbox: run them as root");
+    // Not below /tmp: there the view has a directory of its own.
+    let dir = tempfile::Builder::new().prefix("stockade-view-").tempdir_in("/var/tmp").unwrap();
+    chown(dir.path(), Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER))).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let lab = Lab { mode, dir: dir.path().to_owned() };
+    let child = if mode == Mode::Rootless { Child::new().uid(USER) } else { Child::new() };
+    // In a mount namespace of its own, so that what a test mounts on "the host" is nobody else's.
+    let namespaces = if mode == Mode::Root { CloneFlags::CLONE_NEWNS } else { CloneFlags::empty() };
+    child.namespaces(namespaces).run(|| body(&lab));
+}
+
+impl Lab {
+    /// A plan with the system directories and `work` for writing.
+    pub fn plan(&self) -> ViewPlan {
+        fs::create_dir_all(self.work()).unwrap();
+        self.own(&self.work());
+        ViewPlan {
+            baseline: true,
+            grants: vec![grant(self.work(), Access::ReadWrite)],
+            hidden: vec![],
+            protected: vec![],
+            workspace: Some(self.work()),
+            gpu: None,
+            uid: USER,
+            gid: USER,
+            home: "/home/agent".into(),
+            scratch_bytes: 16 << 20,
+            files: vec![file("/etc/resolv.conf", "nameserver 127.0.0.1\n"), file("/etc/hosts", "127.0.0.1 inside\n")],
+        }
+    }
+
+    /// The granted directory.
+    pub fn work(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    /// Makes a file of the command's user below `work`, with the directories above it.
+    pub fn put(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.work().join(name);
+        for dir in path.parent().unwrap().ancestors().take_while(|a| a.starts_with(&self.dir)).collect::<Vec<_>>() {
+            fs::create_dir_all(dir).unwrap();
+            self.own(dir);
+        }
+        fs::write(&path, text).unwrap();
+        self.own(&path);
+        path
+    }
+
+    fn own(&self, path: &Path) {
+        if self.mode == Mode::Root {
+            chown(path, Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER))).unwrap();
+        }
+    }
+
+    /// Builds the view as PID 1 of new namespaces and runs `inside` there.
+    #[track_caller]
+    pub fn sandbox(&self, plan: &ViewPlan, inside: impl FnOnce(BuiltView)) {
+        self.start(plan, inside).join();
+    }
+
+    /// The same, without waiting for it.
+    pub fn start(&self, plan: &ViewPlan, inside: impl FnOnce(BuiltView)) -> Running {
+        self.start_init(|| inside(View::build(plan).unwrap_or_else(|e| panic!("{e}"))))
+    }
+
+    /// What `View::build` refuses, and how.
+    #[track_caller]
+    pub fn refused(&self, plan: &ViewPlan, check: impl FnOnce(ViewError)) {
+        self.start_init(|| check(View::build(plan).expect_err("the view must be refused"))).join();
+    }
+
+    fn start_init(&self, body: impl FnOnce()) -> Running {
+        let mut flags = CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWPID
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWNET;
+        if self.mode == Mode::Rootless {
+            flags |= CloneFlags::CLONE_NEWUSER;
+        }
+        let child = stockade_sys::process::fork(flags, false, || {
+            if self.mode == Mode::Rootless {
+                fs::write("/proc/self/setgroups", "deny").unwrap();
+                fs::write("/proc/self/uid_map", format!("{USER} {USER} 1")).unwrap();
+                fs::write("/proc/self/gid_map", format!("{USER} {USER} 1")).unwrap();
+            }
+            body();
+            0
+        });
+        Running(child.unwrap().pid)
+    }
+}
+
+/// A process of the lab.
+pub struct Running(i32);
+
+impl Running {
+    #[track_caller]
+    pub fn join(self) {
+        let status = waitpid(Pid::from_raw(self.0), None).unwrap();
+        assert_eq!(status, WaitStatus::Exited(Pid::from_raw(self.0), 0), "the process inside failed; see its message");
+    }
+}
+
+/// Runs `body` as the sandboxed command does: its user, no capability.
+#[track_caller]
+pub fn as_command(body: impl FnOnce()) {
+    let child = stockade_sys::process::fork(CloneFlags::empty(), false, || {
+        become_user(&Identity { uid: USER, gid: USER, groups: vec![] }).unwrap();
+        drop_all().unwrap();
+        body();
+        0
+    });
+    Running(child.unwrap().pid).join();
+}
+
+pub fn grant(path: impl Into<PathBuf>, access: Access) -> Grant {
+    Grant { path: path.into(), access, create: false }
+}
+
+pub fn steering(path: impl Into<PathBuf>) -> Protected {
+    Protected { path: path.into(), steers: true }
+}
+
+pub fn file(path: &str, text: &str) -> ViewFile {
+    ViewFile { path: path.into(), bytes: text.into(), mode: 0o644 }
+}
+
+/// The error of opening `path` for reading.
+pub fn read(path: impl AsRef<Path>) -> Result<(), Errno> {
+    rustix::fs::open(path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Bits::empty()).map(drop)
+}
+
+/// The error of opening (or making) `path` for writing.
+pub fn write(path: impl AsRef<Path>) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    rustix::fs::open(path.as_ref(), flags, Bits::from_raw_mode(0o644)).map(drop)
+}
