@@ -7,20 +7,26 @@
 mod chain;
 pub mod clock;
 pub mod event;
+pub mod export;
 mod fold;
+pub mod follow;
 pub mod handle;
 mod message;
 mod ocsf;
 pub mod record;
 pub mod sink;
+pub mod verify;
 mod writer;
 
 pub use event::{
     Action, Class, Config, Event, Finding, Http, Lifecycle, Network, Process, ProcessActivity, Segment, SegmentKind,
     Torn,
 };
+pub use export::{Entry, Format, export};
 pub use fold::{BURST, WINDOW};
+pub use follow::Follow;
 pub use handle::{Audit, Settings, StartError, Writer};
 pub use ocsf::SCHEMA;
 pub use record::Record;
 pub use sink::{Blocked, FileError, FileSink, Head, HeadHandle, LineSink, Rotation, Sink, SinkError, Summary, Tap};
+pub use verify::{Verified, VerifyError, verify};

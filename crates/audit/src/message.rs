@@ -1,6 +1,6 @@
 //! The sentence of an event, for people: OCSF `message`, the log on stderr, `audit tail`.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use crate::event::{Action, Config, Event, Finding, Http, Lifecycle, Network, ProcessActivity, Segment, SegmentKind};
 
@@ -31,11 +31,13 @@ fn verb(e: &Network) -> &'static str {
 }
 
 /// The destination as far as it is known: `host:port`, `host [addr]:port`, `addr:port`.
-fn destination(out: &mut String, e: &Network) -> std::fmt::Result {
+fn destination(out: &mut String, e: &Network) -> fmt::Result {
     match (&e.host, e.addr) {
-        (Some(host), Some(addr)) if *host != addr.to_string() => write!(out, "{host} [{addr}]")?,
-        (Some(host), _) if host.parse::<std::net::Ipv6Addr>().is_ok() => write!(out, "[{host}]")?,
-        (Some(host), _) => out.write_str(host)?,
+        (Some(host), Some(addr)) if *host != addr.to_string() => {
+            self::host(out, host)?;
+            write!(out, " [{addr}]")?;
+        }
+        (Some(host), _) => self::host(out, host)?,
         (None, Some(std::net::IpAddr::V6(addr))) => write!(out, "[{addr}]")?,
         (None, Some(addr)) => write!(out, "{addr}")?,
         (None, None) => out.write_str("?")?,
@@ -43,7 +45,40 @@ fn destination(out: &mut String, e: &Network) -> std::fmt::Result {
     e.port.map_or(Ok(()), |port| write!(out, ":{port}"))
 }
 
-fn network(out: &mut String, e: &Network) -> std::fmt::Result {
+/// A host as it is when it is one, else between quotes, so that it cannot pass for the rest of the sentence.
+fn host(out: &mut String, host: &str) -> fmt::Result {
+    if host.parse::<std::net::Ipv6Addr>().is_ok() {
+        write!(out, "[{host}]")
+    } else if !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b)) {
+        out.write_str(host)
+    } else {
+        write!(out, "{}", Quoted(host))
+    }
+}
+
+/// Text between quotes that it cannot close. Control characters are left to whoever shows the sentence.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.replace('"', "'"))
+    }
+}
+
+/// Arguments, each between quotes.
+struct Argv<'a>(&'a [String]);
+
+impl fmt::Display for Argv<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, arg) in self.0.iter().enumerate() {
+            let space = if n == 0 { "" } else { " " };
+            write!(f, "{space}{}", Quoted(arg))?;
+        }
+        Ok(())
+    }
+}
+
+fn network(out: &mut String, e: &Network) -> fmt::Result {
     write!(out, "{} {} ", verb(e), e.door)?;
     if e.door == "fence" {
         match e.protocol {
@@ -58,7 +93,7 @@ fn network(out: &mut String, e: &Network) -> std::fmt::Result {
     network_rest(out, e)
 }
 
-fn network_rest(out: &mut String, e: &Network) -> std::fmt::Result {
+fn network_rest(out: &mut String, e: &Network) -> fmt::Result {
     if let Some(reason) = e.reason {
         write!(out, " ({reason})")?;
     }
@@ -69,7 +104,7 @@ fn network_rest(out: &mut String, e: &Network) -> std::fmt::Result {
         write!(out, ", and {} more", e.suppressed)?;
     }
     if let Some(p) = &e.process {
-        write!(out, ", by {:?} (pid {}, uid {})", p.exe, p.pid, p.uid)?;
+        write!(out, ", by {} (pid {}, uid {})", Quoted(&p.exe), p.pid, p.uid)?;
     }
     if let Some(detail) = &e.detail {
         write!(out, ": {detail}")?;
@@ -77,23 +112,23 @@ fn network_rest(out: &mut String, e: &Network) -> std::fmt::Result {
     e.suggestion.as_ref().map_or(Ok(()), |line| write!(out, " - to allow: {line}"))
 }
 
-fn http(out: &mut String, e: &Http) -> std::fmt::Result {
+fn http(out: &mut String, e: &Http) -> fmt::Result {
     write!(out, "{} {} {} ", verb(&e.network), e.network.door, e.method)?;
     destination(out, &e.network)?;
-    write!(out, " {:?} {}", e.path, e.status)?;
+    write!(out, " {} {}", Quoted(&e.path), e.status)?;
     network_rest(out, &e.network)
 }
 
-fn process(out: &mut String, e: &ProcessActivity) -> std::fmt::Result {
+fn process(out: &mut String, e: &ProcessActivity) -> fmt::Result {
     if e.launched {
-        write!(out, "launched {:?} (pid {}, uid {})", e.argv, e.pid, e.uid)
+        write!(out, "launched {} (pid {}, uid {})", Argv(&e.argv), e.pid, e.uid)
     } else {
-        write!(out, "exited {:?} (pid {}, uid {})", e.argv, e.pid, e.uid)?;
+        write!(out, "exited {} (pid {}, uid {})", Argv(&e.argv), e.pid, e.uid)?;
         e.exit.map_or(Ok(()), |code| write!(out, " with {code}"))
     }
 }
 
-fn config(out: &mut String, e: &Config) -> std::fmt::Result {
+fn config(out: &mut String, e: &Config) -> fmt::Result {
     let what = if e.accepted { "in force" } else { "refused" };
     write!(out, "policy {what}: {} (generation {})", e.source, e.generation)?;
     if let Some(reason) = e.reason {
@@ -102,7 +137,7 @@ fn config(out: &mut String, e: &Config) -> std::fmt::Result {
     if e.detail.is_empty() { Ok(()) } else { write!(out, ": {}", e.detail) }
 }
 
-fn lifecycle(out: &mut String, e: &Lifecycle) -> std::fmt::Result {
+fn lifecycle(out: &mut String, e: &Lifecycle) -> fmt::Result {
     write!(out, "sandbox {}", e.phase)?;
     if let Some(reason) = e.reason {
         write!(out, " ({reason})")?;
@@ -116,7 +151,7 @@ fn lifecycle(out: &mut String, e: &Lifecycle) -> std::fmt::Result {
     Ok(())
 }
 
-fn finding(out: &mut String, e: &Finding) -> std::fmt::Result {
+fn finding(out: &mut String, e: &Finding) -> fmt::Result {
     write!(out, "finding {}", e.reason)?;
     if e.count > 1 {
         write!(out, " × {}", e.count)?;
@@ -124,7 +159,7 @@ fn finding(out: &mut String, e: &Finding) -> std::fmt::Result {
     if e.detail.is_empty() { Ok(()) } else { write!(out, ": {}", e.detail) }
 }
 
-fn segment(out: &mut String, e: &Segment) -> std::fmt::Result {
+fn segment(out: &mut String, e: &Segment) -> fmt::Result {
     match (e.kind, &e.torn) {
         (SegmentKind::Genesis, _) => out.write_str("log begins"),
         (SegmentKind::Rotated, _) => out.write_str("log goes on in a new file"),

@@ -1,9 +1,14 @@
 //! OCSF 1.5 in JSON. One struct holds the attributes of all classes; each class fills its own.
 
 mod ascii;
+mod object;
 
-use serde::Serialize;
-use stockade_types::{LayerStatus, Reason};
+use stockade_types::Reason;
+
+use self::object::{
+    Actor, ConnectionInfo, Device, Endpoint, File, FindingInfo, HttpRequest, HttpResponse, LayerObject, Line, Named,
+    ProcessObject, Product, SegmentObject, Traffic, Unmapped, Url, User,
+};
 
 use crate::{
     event::{Action, Config, Event, Finding, Http, Lifecycle, Network, Process, ProcessActivity, Segment, SegmentKind},
@@ -16,215 +21,6 @@ pub const SCHEMA: &str = "1.5.0";
 
 /// What `prev` holds in the first line of a chain.
 pub(crate) const NO_PREV: &str = "";
-
-#[derive(Serialize, Default)]
-struct Line<'a> {
-    time: u64,
-    class_uid: u32,
-    class_name: &'static str,
-    category_uid: u32,
-    activity_id: u32,
-    activity_name: &'static str,
-    type_uid: u32,
-    severity_id: u8,
-    status_id: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_code: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_detail: Option<&'a str>,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    count: Option<u64>,
-    metadata: Metadata,
-    device: Device<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action_id: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disposition_id: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<Actor<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app: Option<Product>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connection_info: Option<ConnectionInfo>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dst_endpoint: Option<Endpoint<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    firewall_rule: Option<Named<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    http_request: Option<HttpRequest<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    http_response: Option<HttpResponse>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traffic: Option<Traffic>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<ProcessObject<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exit_code: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    finding_info: Option<FindingInfo>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    log_name: Option<&'static str>,
-    unmapped: Unmapped<'a>,
-}
-
-#[derive(Serialize)]
-struct Metadata {
-    version: &'static str,
-    product: Product,
-    profiles: &'static [&'static str],
-    sequence: u64,
-}
-
-impl Default for Metadata {
-    fn default() -> Self {
-        Self { version: SCHEMA, product: Product::default(), profiles: &["host", "security_control"], sequence: 0 }
-    }
-}
-
-#[derive(Serialize)]
-struct Product {
-    name: &'static str,
-    vendor_name: &'static str,
-    version: &'static str,
-}
-
-impl Default for Product {
-    fn default() -> Self {
-        Self { name: "Stockade", vendor_name: "Stockade", version: env!("CARGO_PKG_VERSION") }
-    }
-}
-
-#[derive(Serialize, Default)]
-struct Device<'a> {
-    uid: &'a str,
-    type_id: u8,
-    #[serde(rename = "type")]
-    kind: &'static str,
-}
-
-#[derive(Serialize)]
-struct Actor<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app_name: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<ProcessObject<'a>>,
-}
-
-#[derive(Serialize)]
-struct ProcessObject<'a> {
-    pid: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cmd_line: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<File<'a>>,
-    user: User,
-}
-
-#[derive(Serialize)]
-struct File<'a> {
-    name: &'a str,
-    path: &'a str,
-    type_id: u8,
-}
-
-#[derive(Serialize)]
-struct User {
-    uid: String,
-}
-
-#[derive(Serialize)]
-struct ConnectionInfo {
-    direction_id: u8,
-    protocol_num: u8,
-}
-
-#[derive(Serialize)]
-struct Endpoint<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hostname: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ip: Option<std::net::IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-}
-
-#[derive(Serialize)]
-struct Named<'a> {
-    name: &'a str,
-}
-
-#[derive(Serialize)]
-struct HttpRequest<'a> {
-    http_method: &'a str,
-    url: Url<'a>,
-}
-
-#[derive(Serialize)]
-struct Url<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hostname: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    path: &'a str,
-}
-
-#[derive(Serialize)]
-struct HttpResponse {
-    code: u16,
-}
-
-#[derive(Serialize)]
-struct Traffic {
-    bytes_out: u64,
-    bytes_in: u64,
-}
-
-#[derive(Serialize)]
-struct FindingInfo {
-    title: &'static str,
-    uid: String,
-}
-
-/// What OCSF has no attribute for. `prev` comes last: the chain appends `hash` behind it.
-#[derive(Serialize, Default)]
-struct Unmapped<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<Action>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    door: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Reason>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    generation: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    suggestion: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    suppressed: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    audited: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    argv: Option<&'a [String]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    layers: Option<&'a [LayerStatus]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    segment: Option<SegmentObject<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prev: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct SegmentObject<'a> {
-    kind: SegmentKind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    torn: Option<&'a crate::event::Torn>,
-}
 
 /// Appends one line without line feed. With `prev` it is a link of a chain, ready for its hash.
 pub(crate) fn write(record: &Record, sequence: u64, prev: Option<&str>, out: &mut Vec<u8>) {
@@ -290,6 +86,10 @@ pub(crate) fn severity(event: &Event) -> u8 {
             }
         }
     }
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }
 
 fn activity(line: &mut Line<'_>, id: u32, name: &'static str) {
@@ -387,7 +187,7 @@ fn config<'a>(line: &mut Line<'a>, e: &'a Config) {
     activity(line, 1, "Log");
     line.status_id = if e.accepted { 1 } else { 2 };
     line.status_code = e.reason.map(Reason::code);
-    line.status_detail = Some(&e.detail);
+    line.status_detail = some(&e.detail);
     line.unmapped.reason = e.reason;
     line.unmapped.generation = Some(e.generation.0);
     line.unmapped.source = Some(&e.source);
@@ -403,16 +203,16 @@ fn lifecycle<'a>(line: &mut Line<'a>, e: &'a Lifecycle) {
     }
     line.status_id = if e.phase == "fail" { 2 } else { 1 };
     line.status_code = e.reason.map(Reason::code);
-    line.status_detail = Some(&e.detail);
+    line.status_detail = some(&e.detail);
     line.app = Some(Product::default());
     line.unmapped.reason = e.reason;
-    line.unmapped.layers = Some(&e.layers);
+    line.unmapped.layers = Some(e.layers.iter().map(LayerObject::of).collect());
 }
 
 fn finding<'a>(line: &mut Line<'a>, e: &'a Finding, record: &Record, sequence: u64) {
     activity(line, 1, "Create");
     line.status_code = Some(e.reason.code());
-    line.status_detail = Some(&e.detail);
+    line.status_detail = some(&e.detail);
     line.count = Some(e.count);
     line.finding_info = Some(FindingInfo { title: e.reason.code(), uid: format!("{}-{sequence}", record.sandbox) });
     line.unmapped.reason = Some(e.reason);

@@ -1,5 +1,7 @@
 //! Bounds on text that comes from inside the sandbox, applied before an event is queued.
 
+use stockade_types::Enforcement;
+
 use super::{Config, Event, Finding, Http, Lifecycle, Network, ProcessActivity};
 
 /// Longest text kept, in bytes.
@@ -26,6 +28,11 @@ impl Event {
             }
             Self::Lifecycle(Lifecycle { layers, detail, .. }) => {
                 layers.truncate(LAYERS);
+                for status in layers {
+                    if let Enforcement::Partial(why) | Enforcement::Absent(why) = &mut status.enforcement {
+                        cut(why, TEXT);
+                    }
+                }
                 cut(detail, TEXT);
             }
             Self::Finding(Finding { detail, .. }) => cut(detail, TEXT),

@@ -356,6 +356,10 @@ impl Sink for FileSink {
     }
 
     fn record(&mut self, record: &Record) {
+        // A file's own lines are written by this sink alone: from elsewhere they would break its chain.
+        if matches!(record.event, Event::Log(_)) {
+            return;
+        }
         if self.place.is_some() && self.ahead.len >= self.rotate_at {
             self.rotate();
         }
