@@ -84,7 +84,6 @@ impl Events {
     /// # Panics
     /// When none or several have.
     #[track_caller]
-    #[must_use]
     pub fn one(&self, reason: &str) -> &Event {
         match self.with(reason)[..] {
             [event] => event,
@@ -97,7 +96,6 @@ impl Events {
     /// # Panics
     /// When none has.
     #[track_caller]
-    #[must_use]
     pub fn some(&self, reason: &str) -> &Event {
         self.with(reason).first().copied().unwrap_or_else(|| panic!("no event with reason `{reason}`:\n{self:?}"))
     }

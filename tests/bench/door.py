@@ -1,0 +1,173 @@
+"""The door: TLS requests through a tunnel, beside other CONNECT proxies and beside no proxy at all."""
+import json
+import shutil
+import subprocess
+import time
+
+import bed
+
+# scenario: (job, figure, unit, whether more is better)
+SCENARIOS = {
+    "new connection, 1 client": ("new 1 {s} /1k", ["per_second", "p50_ms", "p99_ms"]),
+    "new connection, 32 clients": ("new 32 {s} /1k", ["per_second"]),
+    "keep-alive, 1 client": ("keep 1 {s} /1k", ["per_second", "p50_ms"]),
+    "keep-alive, 32 clients": ("keep 32 {s} /1k", ["per_second"]),
+    "100 KiB keep-alive, 4 clients": ("keep 4 {s} /100k", ["per_second"]),
+    "100 MiB": ("bulk 1 2 /100m", ["mb_s"]),
+}
+UNITS = {"per_second": "req/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "mb_s": "MB/s"}
+PEERS = ["smokescreen", "mitmdump"]
+
+
+class Subject:
+    """A load client in its place, and the processes of the proxy it goes through."""
+
+    def __init__(self, world, name, command, proxy=()):
+        self.name, self.proxy = name, list(proxy)
+        self.log = f"{world.dir}/log/load-{name.replace(' ', '-').replace(',', '')}"
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=open(self.log, "w"), text=True, bufsize=1)
+        if not self.process.stdout.readline():
+            raise RuntimeError(open(self.log).read().strip()[-400:] or f"exit code {self.process.wait()}")
+
+    def job(self, text):
+        before = bed.cpu(self.proxy)
+        self.process.stdin.write(text + "\n")
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(open(self.log).read().strip()[-400:])
+        result = json.loads(line)
+        result["cpu"] = bed.cpu(self.proxy) - before
+        return result
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def subjects(world, raw):
+    to = ["--name", bed.NAME, "--port", str(bed.PORT), "--ca", world.ca]
+    client = ["ip", "netns", "exec", "client", world.load] + to
+    found = {"direct": lambda: Subject(world, "direct", client + ["--address", f"{bed.UP_DIRECT}:{bed.PORT}"])}
+
+    def stockade(name, more):
+        def make():
+            run = [world.stockade, "run", "--policy", world.policy(), "--workspace", f"{world.dir}/share:ro",
+                   "--audit-log", f"{world.dir}/log/audit-{len(more)}.jsonl", "--log-level", "error", "--", world.load]
+            subject = Subject(world, name, run + to + more)
+            subject.proxy = [subject.process.pid]
+            return subject
+        return make
+
+    found["stockade, tunnel"] = stockade("stockade, tunnel", ["--proxy", "env"])
+    found["stockade, transparent"] = stockade("stockade, transparent", [])
+    if shutil.which("squid"):
+        found["squid, tunnel"] = lambda: Subject(
+            world, "squid", client + ["--proxy", f"{bed.HOST_CLIENT}:3129"], bed.tree(squid(world).pid))
+    if shutil.which("tinyproxy"):
+        found["tinyproxy, tunnel"] = lambda: Subject(
+            world, "tinyproxy", client + ["--proxy", f"{bed.HOST_CLIENT}:3131"], bed.tree(tinyproxy(world).pid))
+    raw.missing += [p for p in PEERS if not shutil.which(p)] + [p for p in ("squid", "tinyproxy") if not shutil.which(p)]
+
+    running = {}
+    for name, make in found.items():
+        try:
+            running[name] = make()
+        except (RuntimeError, OSError) as e:
+            raw.failed(f"door: {name}", str(e))
+    return running
+
+
+def squid(world):
+    path = f"{world.dir}/squid.conf"
+    with open(path, "w") as f:
+        f.write(f"""http_port {bed.HOST_CLIENT}:3129
+cache deny all
+cache_mem 8 MB
+http_access allow all
+hosts_file /etc/hosts
+shutdown_lifetime 1 seconds
+visible_hostname bench
+via off
+forwarded_for delete
+max_filedescriptors 16384
+pinger_enable off
+pid_filename {world.dir}/run/squid.pid
+access_log none
+cache_log {world.dir}/log/squid.log
+coredump_dir none
+""")
+    process = world.start("squid", ["squid", "-N", "-f", path])
+    world.wait_for_port(bed.HOST_CLIENT, 3129)
+    return process
+
+
+def tinyproxy(world):
+    path = f"{world.dir}/tinyproxy.conf"
+    with open(path, "w") as f:
+        f.write(f"""User nobody
+Group nogroup
+Port 3131
+Listen {bed.HOST_CLIENT}
+Timeout 600
+MaxClients 500
+LogLevel Error
+Allow 198.51.100.0/24
+ConnectPort {bed.PORT}
+""")
+    process = world.start("tinyproxy", ["tinyproxy", "-d", "-c", path])
+    time.sleep(0.5)
+    world.wait_for_port(bed.HOST_CLIENT, 3131)
+    return process
+
+
+def measure(world, args, raw):
+    running = subjects(world, raw)
+    for name, subject in running.items():
+        if subject.proxy:
+            raw.add("memory before load, PSS MB of the proxy", name, bed.memory(subject.proxy)[0])
+    for _ in range(args.rounds):
+        for scenario, (job, figures) in SCENARIOS.items():
+            for name, subject in list(running.items()):
+                cell(raw, running, name, scenario, job.format(s=args.seconds), figures)
+        refusals(raw, running)
+    for name, subject in running.items():
+        if subject.proxy:
+            raw.add("memory after load, PSS MB of the proxy", name, bed.memory(subject.proxy)[0])
+        subject.close()
+
+
+def cell(raw, running, name, scenario, job, figures):
+    subject = running[name]
+    try:
+        result = subject.job(job)
+    except (RuntimeError, OSError) as e:
+        raw.failed(f"{scenario}: {name}", str(e))
+        del running[name]
+        return
+    if result["errors"]:
+        raw.failed(f"{scenario}: {name}", f"{result['errors']} errors, first: {result['first_error']}")
+    if not result["ok"]:
+        return
+    for figure in figures:
+        raw.add(f"{scenario}, {UNITS[figure]}", name, result[figure], base="direct")
+    if subject.proxy:
+        raw.add(f"{scenario}, proxy CPU ms per request", name, result["cpu"] * 1000 / result["ok"])
+
+
+def refusals(raw, running):
+    """How soon the command learns that it may not."""
+    for name, job, figure in [
+        ("stockade, tunnel", "refused 1 200 203.0.113.77:9999", "refused connect, p50 ms"),
+        ("stockade, tunnel", "denied 1 200 other.bench.test:443", "denied CONNECT, p50 ms"),
+    ]:
+        if name not in running:
+            continue
+        result = running[name].job(job)
+        if result["errors"]:
+            raw.failed(f"{figure}: {name}", f"{result['errors']} errors, first: {result['first_error']}")
+        if result["ok"]:
+            raw.add(figure, name, result["p50_ms"])
