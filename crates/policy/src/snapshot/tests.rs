@@ -1,0 +1,318 @@
+use stockade_types::{Authority, Port};
+
+use super::*;
+use crate::decision::Door;
+
+fn policy(network: &str) -> Policy {
+    Policy::parse(&[Source::new("p.yaml", format!("version: 1\nnetwork:\n  endpoints:\n{network}"))])
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn snapshot(network: &str) -> Snapshot {
+    Snapshot::compile(&policy(network), &[], Generation::FIRST, Posture::Enforce).unwrap()
+}
+
+fn with_module(network: &str, module: &str, posture: Posture) -> Result<Snapshot, Rejected> {
+    let modules = [Source::new("extra.rego", module)];
+    Snapshot::compile(&policy(network), &modules, Generation::FIRST, posture)
+}
+
+fn intent(authority: &str) -> Intent {
+    let Authority { host, port } = Authority::parse(authority, None).unwrap();
+    Intent { door: Door::Connect, host, port }
+}
+
+fn permit(snapshot: &Snapshot, authority: &str) -> Permit {
+    match snapshot.authorize(&intent(authority)) {
+        Verdict::Allow(permit) => permit,
+        Verdict::Deny(denial) => panic!("{authority}: {denial:?}"),
+    }
+}
+
+fn denial(snapshot: &Snapshot, authority: &str) -> Denial {
+    match snapshot.authorize(&intent(authority)) {
+        Verdict::Allow(permit) => panic!("{authority}: {permit:?}"),
+        Verdict::Deny(denial) => denial,
+    }
+}
+
+const THREE: &str = "
+    exact: {hosts: [a.test.example], tls: passthrough}
+    one: {hosts: ['*.test.example'], ports: [80, 443], tls: passthrough}
+    many: {hosts: ['**.test.example', '203.0.113.10'], ports: [22], protocol: tcp, private_addresses: [203.0.113.0/24]}
+";
+
+#[test]
+fn the_most_specific_endpoint_names_the_terms() {
+    let s = snapshot(THREE);
+    for (authority, endpoint) in [
+        ("a.test.example:443", "exact"),
+        ("A.Test.Example.:443", "exact"),
+        ("a.test.example:80", "one"),
+        ("b.test.example:443", "one"),
+        ("a.test.example:22", "many"),
+        ("c.b.test.example:22", "many"),
+        ("203.0.113.10:22", "many"),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(permit(&s, authority).terms().endpoint, endpoint, "{authority}");
+        }
+    }
+}
+
+#[test]
+fn what_no_endpoint_matches_is_denied() {
+    let s = snapshot(THREE);
+    for authority in [
+        "test.example:443",
+        "eviltest.example:443",
+        "test.example.evil.test:443",
+        "b.a.test.example:443",
+        "203.0.113.11:22",
+        "a.test.example:444",
+        "xa.test.example.:22222",
+        "[::ffff:203.0.113.10]:22",
+    ] {
+        let d = denial(&s, authority);
+        assert_eq!((d.reason, d.rule.as_str()), (Reason::NoPolicy, "default"), "{authority}");
+    }
+}
+
+#[test]
+fn an_empty_policy_denies_everything() {
+    for text in ["version: 1", "version: 1\nnetwork:", "version: 1\nnetwork: {endpoints: {}}", ""] {
+        let p = Policy::parse(&[Source::new("p", text)]).unwrap();
+        let s = Snapshot::compile(&p, &[], Generation::FIRST, Posture::Enforce).unwrap();
+        assert_eq!(denial(&s, "a.test.example:443").reason, Reason::NoPolicy);
+        assert!(matches!(s.name(&"a.test.example".parse().unwrap()), NameVerdict::Unknown(_)));
+    }
+    let p = Policy::parse(&[]).unwrap();
+    let s = Snapshot::compile(&p, &[], Generation::FIRST, Posture::Enforce).unwrap();
+    assert_eq!(denial(&s, "a.test.example:443").reason, Reason::NoPolicy);
+}
+
+#[test]
+fn names() {
+    let s = snapshot(THREE);
+    for (name, literal) in [("a.test.example", true), ("b.test.example", false), ("c.b.test.example", false)] {
+        let NameVerdict::Known { literal: got } = s.name(&name.parse().unwrap()) else { panic!("{name}") };
+        assert_eq!(got, literal, "{name}");
+    }
+    let NameVerdict::Unknown(d) = s.name(&"test.example".parse().unwrap()) else { panic!() };
+    assert_eq!(d.reason, Reason::DnsNoPolicy);
+    assert!(d.suggestion.unwrap().contains("hosts: [test.example]"));
+    let literal: Vec<&str> = s.literal_names().map(HostName::as_str).collect();
+    assert_eq!(literal, ["a.test.example"]);
+    assert_eq!(s.transparent_ports().iter().copied().collect::<Vec<_>>(), [22, 80, 443]);
+}
+
+#[test]
+fn reserved_names_are_denied_in_every_posture() {
+    let p = policy("    all: {hosts: ['**.google.internal'], tls: passthrough}");
+    for posture in [Posture::Enforce, Posture::Learn] {
+        let s = Snapshot::compile(&p, &[], Generation::FIRST, posture).unwrap();
+        for (authority, reason) in [
+            ("metadata.google.internal:80", Reason::SsrfMetadata),
+            ("metadata.google.internal:443", Reason::SsrfMetadata),
+            ("x.localhost:443", Reason::SsrfAlwaysBlocked),
+            ("inference.local:443", Reason::NotAvailable),
+        ] {
+            let d = denial(&s, authority);
+            assert_eq!((d.reason, d.suggestion), (reason, None), "{authority}");
+        }
+        assert!(matches!(s.name(&"metadata.google.internal".parse().unwrap()), NameVerdict::Unknown(_)));
+        assert!(matches!(s.name(&"other.google.internal".parse().unwrap()), NameVerdict::Known { literal: false }));
+    }
+}
+
+#[test]
+fn suggestions_allow_what_was_denied() {
+    let s = snapshot(THREE);
+    for door in [Door::Connect, Door::Forward, Door::Transparent] {
+        for authority in [
+            "new.example.org:443",
+            "new.example.org:80",
+            "new.example.org:2222",
+            "new.example.org:8443",
+            "8.8.8.8:53",
+            "10.1.2.3:443",
+            "[2606:4700::1111]:443",
+            "[fd12::1]:5432",
+        ] {
+            let asked = Intent { door, ..intent(authority) };
+            let Verdict::Deny(d) = s.authorize(&asked) else { panic!("{authority}") };
+            let text = format!("version: 1\n{}\n", d.suggestion.unwrap());
+            let p = Policy::parse(&[Source::new("suggested", &text)]).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let fixed = Snapshot::compile(&p, &[], Generation::FIRST, Posture::Enforce).unwrap();
+            assert!(matches!(fixed.authorize(&asked), Verdict::Allow(_)), "{text}");
+        }
+    }
+    for authority in ["127.0.0.1:80", "169.254.169.254:80", "[::1]:443", "198.18.0.7:443", "xn--bcher-kva.test:443"] {
+        assert_eq!(denial(&s, authority).suggestion, None, "{authority}");
+    }
+}
+
+#[test]
+fn a_missing_port_is_suggested_as_a_port() {
+    let s = snapshot(
+        "    web: {hosts: [a.test.example], ports: [80]}\n    git: {hosts: [b.test.example], ports: [22], protocol: tcp}",
+    );
+    let d = denial(&s, "a.test.example:443");
+    let want = "network:\n  endpoints:\n    web:\n      ports: [80, 443]\n      tls: passthrough";
+    assert_eq!(d.suggestion.as_deref(), Some(want));
+    assert_eq!(d.detail, "endpoint `web` covers a.test.example, but not port 443");
+    let d = denial(&s, "b.test.example:443");
+    assert_eq!(d.suggestion.as_deref(), Some("network:\n  endpoints:\n    git:\n      ports: [22, 443]"));
+}
+
+#[test]
+fn user_modules_deny() {
+    let module = "package stockade.custom\n\
+        deny contains msg if {\n\tinput.destination.port == 80\n\tmsg := sprintf(\"no plain http to %s\", [input.destination.host])\n}\n\
+        ask contains \"sure?\" if input.destination.host == \"b.test.example\"\n";
+    let s = with_module(THREE, module, Posture::Enforce).unwrap();
+    let d = denial(&s, "a.test.example:80");
+    assert_eq!((d.reason, d.rule.as_str()), (Reason::CustomDeny, "rego.deny"));
+    assert_eq!(d.detail, "a Rego rule denies a.test.example:80: no plain http to a.test.example");
+    assert_eq!(permit(&s, "a.test.example:443").terms().endpoint, "exact");
+    assert_eq!(denial(&s, "b.test.example:443").reason, Reason::NotAvailable);
+    // They take away and never add.
+    assert_eq!(denial(&s, "z.example.org:443").reason, Reason::NoPolicy);
+}
+
+#[test]
+fn user_modules_see_the_documented_input() {
+    let module = "package stockade.custom\n\
+        deny contains sprintf(\"%v\", [input]) if true\n";
+    let s = with_module(THREE, module, Posture::Enforce).unwrap();
+    let d = denial(&s, "a.test.example:443");
+    for part in [
+        "\"version\": 1",
+        "\"kind\": \"connect\"",
+        "\"door\": \"connect\"",
+        "\"labels\": 3",
+        "\"port\": 443",
+        "\"kind\": \"name\"",
+        "\"host\": \"a.test.example\"",
+        "\"name\": \"exact\"",
+        "\"protocol\": \"http\"",
+        "\"tls\": \"passthrough\"",
+        "\"mode\": \"enforce\"",
+    ] {
+        assert!(d.detail.contains(part), "{part} in {}", d.detail);
+    }
+    assert!(!d.detail.contains("candidates"));
+}
+
+#[test]
+fn learning_and_audit_record_what_they_let_through() {
+    let module = "package stockade.custom\ndeny contains \"never\" if input.destination.port == 443\n";
+    let s = with_module(THREE, module, Posture::Learn).unwrap();
+    let p = permit(&s, "z.example.org:8443");
+    assert_eq!(p.would_deny().unwrap().reason, Reason::NoPolicy);
+    assert_eq!((p.terms().protocol, p.terms().tls), (Protocol::Http, TlsMode::Passthrough));
+    let p = permit(&s, "a.test.example:443");
+    assert_eq!((p.terms().endpoint.as_str(), p.would_deny().unwrap().reason), ("exact", Reason::CustomDeny));
+    assert_eq!(permit(&s, "a.test.example:22").would_deny(), None);
+    assert!(matches!(s.name(&"z.example.org".parse().unwrap()), NameVerdict::Known { literal: false }));
+
+    let audit = "    a: {hosts: [a.test.example], tls: passthrough, mode: audit}";
+    let s = with_module(audit, module, Posture::Enforce).unwrap();
+    assert_eq!(permit(&s, "a.test.example:443").would_deny().unwrap().reason, Reason::CustomDeny);
+    // Audit is of one endpoint: what no endpoint covers is denied as ever.
+    assert_eq!(denial(&s, "b.test.example:443").reason, Reason::NoPolicy);
+}
+
+#[test]
+fn modules_that_cannot_work_are_refused_with_their_place() {
+    for (module, want) in [
+        ("package stockade.custom\ndeny contains msg if {\n", "extra.rego:"),
+        ("package stockade.custom\n\n\ndeny contains ) if true\n", "extra.rego:4:15"),
+        (
+            "# x\npackage stockade.base\ndecision := {\"effect\": \"allow\"}\n",
+            "extra.rego:2:1: package stockade.base: a module of a policy",
+        ),
+        ("package stockade.customs\ndeny contains 1 if true\n", "extra.rego:1:1: package stockade.customs"),
+        ("package stockade.custom\nx := 1\n", "extra.rego: not valid Rego"),
+        ("package stockade.custom\ndeny := \"all\"\n", "`deny` is not a set of messages"),
+        (
+            "package stockade.custom\n\ndeny contains \"x\" if time.now_ns() > 0\n",
+            "extra.rego:3:1: `time.now_ns` gives another answer",
+        ),
+        ("package stockade.custom\ndeny contains \"x\" if rand.intn(\"a\", 4) > 0\n", "extra.rego:2:1: `rand.intn`"),
+        ("package stockade.custom\ndeny contains \"x\" if http.send({}) > 0\n", "extra.rego"),
+        (
+            "package stockade.custom\n\ndeny contains \"x\" if {\n\tinput.version == 2\n\tundefined_function(1)\n}\n",
+            "extra.rego:5:",
+        ),
+        ("package stockade.custom\nf(x) := f(x + 1)\ndeny contains \"x\" if f(1) == 2\n", "recursion"),
+        ("package stockade.custom\na if b\nb if a\ndeny contains \"x\" if a\n", "recursion"),
+        (
+            "package stockade.custom\ndeny contains \"x\" if input.version / 0 == 1\n",
+            "fails for a connection to example.com:443",
+        ),
+        ("", "extra.rego"),
+    ] {
+        for posture in [Posture::Enforce, Posture::Learn] {
+            let text = with_module(THREE, module, posture).map(|_| ()).unwrap_err().to_string();
+            assert!(text.contains(want), "{module}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_module_that_is_named_must_be_given() {
+    let p = Policy::parse(&[Source::new("p.yaml", "version: 1\nrego: [rules/extra.rego]\n")]).unwrap();
+    let compile = |modules: &[Source]| Snapshot::compile(&p, modules, Generation::FIRST, Posture::Enforce);
+    let text = compile(&[]).unwrap_err().to_string();
+    assert_eq!(text, "p.yaml:2:8: the module `rules/extra.rego` was not loaded");
+    let module = "package stockade.custom\ndeny contains \"x\" if false\n";
+    assert!(compile(&[Source::new("/etc/stockade/rules/extra.rego", module)]).is_ok());
+    assert!(compile(&[Source::new("/etc/stockade/other.rego", module)]).is_err());
+}
+
+/// Rules that fail in many ways, for one destination only: a `deny` that fails must not be a `deny` that is silent.
+const FAILING: [&str; 6] = [
+    "deny contains \"x\" if {\n\tbad\n\tinput.destination.port / 0 == 1\n}",
+    "deny contains \"x\" if {\n\tbad\n\tregex.match(\"(\", input.destination.host)\n}",
+    "deny contains \"x\" if {\n\tbad\n\tto_number(input.destination.host) == 1\n}",
+    "v := 1 if bad\nv := 2 if input.version\ndeny contains \"x\" if v == 1",
+    "f(x) := 1 if bad\nf(x) := 2 if x\ndeny contains \"x\" if f(true) == 1",
+    "deny contains \"x\" if {\n\tbad\n\tsome a in numbers.range(1, 3000)\n\tsome b in numbers.range(1, 3000)\n\ta * b == -1\n}",
+];
+
+#[test]
+fn engine_errors_deny_and_are_not_remembered() {
+    for rules in FAILING {
+        let module = format!("package stockade.custom\nbad if input.destination.host == \"a.test.example\"\n{rules}\n");
+        for posture in [Posture::Enforce, Posture::Learn] {
+            let s = with_module(THREE, &module, posture).unwrap_or_else(|e| panic!("{rules}: {e}"));
+            let begun = std::time::Instant::now();
+            let d = denial(&s, "a.test.example:443");
+            assert_eq!(d.reason, Reason::EngineError, "{rules}: {d:?}");
+            assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{rules}");
+            assert_eq!(s.cache.len(), 0, "{rules}");
+            assert_eq!(permit(&s, "b.test.example:443").would_deny(), None, "{rules}");
+        }
+    }
+}
+
+#[test]
+fn the_cache_is_bounded() {
+    let s = snapshot(THREE);
+    for i in 0..3 * CACHED {
+        let asked = Intent { port: Port::new(443).unwrap(), ..intent(&format!("h{i}.example.org:443")) };
+        assert!(matches!(s.authorize(&asked), Verdict::Deny(_)));
+    }
+    assert!(s.cache.len() <= CACHED, "{}", s.cache.len());
+}
+
+#[test]
+fn the_digest_is_of_sources_and_modules() {
+    let m = |t: &str| {
+        with_module(THREE, &format!("package stockade.custom\ndeny contains \"{t}\" if false\n"), Posture::Enforce)
+    };
+    let (plain, a, b) = (snapshot(THREE), m("a").unwrap(), m("b").unwrap());
+    assert_eq!(plain.digest(), snapshot(THREE).digest());
+    assert!(plain.digest().len() == 64 && plain.digest() != a.digest() && a.digest() != b.digest());
+}

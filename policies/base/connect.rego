@@ -1,0 +1,39 @@
+# Decides whether a connection may be opened. See docs/rego-input.md for the input document.
+#
+# The host index in front of this policy only leaves out candidates that cannot match; it never decides. Candidates
+# come most specific first (a written-out host, then one label, then the longest `**`), and the first that matches
+# names the terms of the connection.
+package stockade.base
+
+default decision := {"effect": "deny", "rule": "default", "reason": "no_policy"}
+
+decision := {"effect": "deny", "rule": "reserved", "reason": reserved} if reserved
+
+else := {"effect": "allow", "endpoint": matching[0]} if count(matching) > 0
+
+matching := [c.endpoint | some c in input.candidates; port_matches(c); host_matches(c)]
+
+port_matches(c) if input.destination.port in c.ports
+
+host_matches(c) if c.host == input.destination.host
+
+# `*.parent`: one label more than the parent has.
+host_matches(c) if {
+	c.wildcard == "one"
+	input.destination.labels == c.labels + 1
+	endswith(input.destination.host, c.suffix)
+}
+
+# `**.parent`: one label more, or many.
+host_matches(c) if {
+	c.wildcard == "many"
+	input.destination.labels > c.labels
+	endswith(input.destination.host, c.suffix)
+}
+
+# Names with a meaning of their own: no endpoint, no audit mode and no learning reaches them.
+reserved := "ssrf_metadata" if input.destination.host == "metadata.google.internal"
+
+reserved := "ssrf_always_blocked" if endswith(input.destination.host, ".localhost")
+
+reserved := "not_available" if input.destination.host in {"inference.local", "stockade.local"}
