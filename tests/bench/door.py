@@ -6,7 +6,7 @@ import time
 
 import bed
 
-# scenario: (job, figure, unit, whether more is better)
+# scenario: (job, figures that are reported)
 SCENARIOS = {
     "new connection, 1 client": ("new 1 {s} /1k", ["per_second", "p50_ms", "p99_ms"]),
     "new connection, 32 clients": ("new 32 {s} /1k", ["per_second"]),
@@ -31,13 +31,19 @@ class Subject:
             raise RuntimeError(open(self.log).read().strip()[-400:] or f"exit code {self.process.wait()}")
 
     def job(self, text):
-        before = bed.cpu(self.proxy)
+        self.begin(text)
+        return self.end()
+
+    def begin(self, text):
+        self.before = bed.cpu(self.proxy)
         self.process.stdin.write(text + "\n")
+
+    def end(self):
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(open(self.log).read().strip()[-400:])
         result = json.loads(line)
-        result["cpu"] = bed.cpu(self.proxy) - before
+        result["cpu"] = bed.cpu(self.proxy) - self.before
         return result
 
     def close(self):
@@ -48,22 +54,25 @@ class Subject:
             self.process.kill()
 
 
+def stockade(world, name, more):
+    """A load client inside a sandbox."""
+    run = [world.stockade, "run", "--policy", world.policy(), "--workspace", f"{world.dir}/share:ro", "--audit-log",
+           f"{world.dir}/log/audit-{name.replace(' ', '-').replace(',', '')}.jsonl", "--log-level", "error", "--"]
+    subject = Subject(world, name, run + [world.load] + target(world) + more)
+    subject.proxy = [subject.process.pid]
+    return subject
+
+
+def target(world):
+    return ["--name", bed.NAME, "--port", str(bed.PORT), "--ca", world.ca]
+
+
 def subjects(world, raw):
-    to = ["--name", bed.NAME, "--port", str(bed.PORT), "--ca", world.ca]
-    client = ["ip", "netns", "exec", "client", world.load] + to
+    client = ["ip", "netns", "exec", "client", world.load] + target(world)
     found = {"direct": lambda: Subject(world, "direct", client + ["--address", f"{bed.UP_DIRECT}:{bed.PORT}"])}
 
-    def stockade(name, more):
-        def make():
-            run = [world.stockade, "run", "--policy", world.policy(), "--workspace", f"{world.dir}/share:ro",
-                   "--audit-log", f"{world.dir}/log/audit-{len(more)}.jsonl", "--log-level", "error", "--", world.load]
-            subject = Subject(world, name, run + to + more)
-            subject.proxy = [subject.process.pid]
-            return subject
-        return make
-
-    found["stockade, tunnel"] = stockade("stockade, tunnel", ["--proxy", "env"])
-    found["stockade, transparent"] = stockade("stockade, transparent", [])
+    found["stockade, tunnel"] = lambda: stockade(world, "stockade, tunnel", ["--proxy", "env"])
+    found["stockade, transparent"] = lambda: stockade(world, "stockade, transparent", [])
     if shutil.which("squid"):
         found["squid, tunnel"] = lambda: Subject(
             world, "squid", client + ["--proxy", f"{bed.HOST_CLIENT}:3129"], bed.tree(squid(world).pid))

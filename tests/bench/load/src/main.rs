@@ -5,6 +5,7 @@
 //!
 //! - `new CLIENTS SECONDS PATH`: each request opens TCP, CONNECT and TLS (no resumption), gets one object, closes.
 //! - `keep CLIENTS SECONDS PATH`: each client keeps one connection.
+//! - `hold CLIENTS SECONDS PATH`: each client opens a connection, gets one object and keeps it open that long.
 //! - `bulk 1 TIMES PATH`: one object on a connection of its own, in MB/s.
 //! - `refused 1 TIMES IP:PORT`: TCP connects that must be refused.
 //! - `denied 1 TIMES HOST:PORT`: CONNECTs that the proxy must answer with 403.
@@ -109,6 +110,7 @@ async fn run(target: &Arc<Target>, job: Job) -> Value {
         clients.push(tokio::spawn(async move {
             let tally = match job.mode.as_str() {
                 "keep" => keep(&target, &job, &started).await,
+                "hold" => hold(&target, &job, &started).await,
                 _ => separate(&target, &job, &started).await,
             };
             if let Ok(mut total) = total.lock() {
@@ -154,6 +156,21 @@ async fn keep(target: &Target, job: &Job, started: &tokio::sync::Barrier) -> Tal
             }
         }
     }
+    tally
+}
+
+async fn hold(target: &Target, job: &Job, started: &tokio::sync::Barrier) -> Tally {
+    let mut tally = Tally::default();
+    let began = Instant::now();
+    let mut connection = target.open().await;
+    let result = match &mut connection {
+        Ok(open) => open.get(&job.object).await,
+        Err(e) => Err(e.to_string().into()),
+    };
+    tally.add(began, result);
+    // The pause starts when the last one is open.
+    started.wait().await;
+    tokio::time::sleep(Duration::from_secs_f64(job.amount)).await;
     tally
 }
 
