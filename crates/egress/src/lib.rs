@@ -1,2 +1,27 @@
-//! The door: listeners, intent, destination, DNS, tunnels and forwarding
+//! The door: the one way out of a sandbox.
+//!
+//! Four front doors (CONNECT, absolute-form requests, direct TCP, DNS) share one pipeline:
+//! intent → permit ([`stockade_policy`]) → destination (resolved once, judged, pinned) → relay or forwarding. Nothing
+//! is resolved, dialled or answered before the verdict, and a reload asks again for every open connection.
 #![forbid(unsafe_code)]
+
+pub mod config;
+mod destination;
+mod dns;
+mod door;
+mod grant;
+mod http;
+mod intent;
+mod linger;
+mod opening;
+mod peer;
+mod record;
+mod relay;
+mod rescue;
+pub mod resolver;
+mod transparent;
+mod tunnel;
+
+pub use config::{Config, Deps};
+pub use door::{Counts, Door, Listeners, ServeError};
+pub use resolver::{Resolve, ResolveError, System};

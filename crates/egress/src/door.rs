@@ -1,0 +1,261 @@
+//! The door as a whole: its listeners, what its connections share, and how many there are.
+
+use std::{
+    future::Future,
+    io, net,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use stockade_audit::Audit;
+use stockade_policy::{Door as Front, Snapshot};
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::watch,
+    task::JoinSet,
+};
+
+use crate::{
+    config::{Config, Deps},
+    dns::{self, pool::Pool},
+    http::{self, session},
+    record::{self, Facts},
+    relay::Pipes,
+    rescue::Refusal,
+    resolver::Resolve,
+    transparent,
+};
+
+/// Rest before accepting again when the machine has no descriptor or memory for a connection.
+const RECOVERY: Duration = Duration::from_millis(20);
+
+/// Sockets made inside the sandbox, served from outside.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The proxy that the environment names.
+    pub proxy: net::TcpListener,
+    /// Direct connections; the local address of each is where it wanted to go.
+    pub transparent: Vec<net::TcpListener>,
+    /// The name server.
+    pub dns_udp: Vec<net::UdpSocket>,
+    /// The name server over TCP.
+    pub dns_tcp: Vec<net::TcpListener>,
+}
+
+/// Why the door stopped serving. Everything inside is cut off by then.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A descriptor is not a socket that can be served.
+    #[error("cannot serve the {what} socket: {source}")]
+    Socket {
+        /// Which.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A listener failed while serving.
+    #[error("the {what} socket failed: {source}")]
+    Failed {
+        /// Which.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Connections, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Open now.
+    pub active: usize,
+    /// Accepted so far.
+    pub total: u64,
+    /// Refusals so far, of connections and of requests.
+    pub denied: u64,
+}
+
+/// What connections share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) policy: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) audit: Audit,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) pool: Pool,
+    pub(crate) pipes: Pipes,
+    active: AtomicUsize,
+    total: AtomicU64,
+    denied: AtomicU64,
+}
+
+impl Shared {
+    /// The policy in force.
+    pub(crate) fn policy(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    pub(crate) fn count_refusal(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The door. Cheap to clone; all clones are the same door.
+#[derive(Clone)]
+pub struct Door(Arc<Shared>);
+
+impl Door {
+    pub(crate) fn new(config: Config, deps: Deps) -> Self {
+        let Deps { policy, audit, resolver } = deps;
+        let pool = Pool::new(config.dns.literal_names, config.dns.wildcard_names);
+        Self(Arc::new(Shared {
+            config: Arc::new(config),
+            policy,
+            audit,
+            resolver,
+            pool,
+            pipes: Pipes::default(),
+            active: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+        }))
+    }
+
+    /// How many connections there are and were.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            active: self.0.active.load(Ordering::Relaxed),
+            total: self.0.total.load(Ordering::Relaxed),
+            denied: self.0.denied.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Serves until `shutdown` resolves or a listener fails; either way every connection is closed on return.
+    ///
+    /// # Errors
+    /// When a socket cannot be served.
+    pub async fn serve(&self, listeners: Listeners, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let mut tasks: JoinSet<Result<(), ServeError>> = JoinSet::new();
+        self.spawn_all(listeners, &mut tasks)?;
+        tokio::select! {
+            () = shutdown => Ok(()),
+            ended = tasks.join_next() => match ended {
+                Some(Ok(result)) => result,
+                Some(Err(e)) => Err(ServeError::Failed { what: "listening", source: io::Error::other(e) }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn spawn_all(&self, listeners: Listeners, tasks: &mut JoinSet<Result<(), ServeError>>) -> Result<(), ServeError> {
+        let shared = &self.0;
+        let proxy = tcp("proxy", listeners.proxy)?;
+        tasks.spawn(Arc::clone(shared).accept_all(proxy, Front::Forward));
+        for listener in listeners.transparent {
+            let listener = tcp("transparent", listener)?;
+            tasks.spawn(Arc::clone(shared).accept_all(listener, Front::Transparent));
+        }
+        let dns = dns::Server::new(Arc::clone(shared));
+        for listener in listeners.dns_tcp {
+            let (server, listener) = (Arc::clone(&dns), tcp("DNS over TCP", listener)?);
+            tasks.spawn(async move {
+                server.tcp(listener).await.map_err(|source| ServeError::Failed { what: "DNS over TCP", source })
+            });
+        }
+        for socket in listeners.dns_udp {
+            let (server, socket) = (Arc::clone(&dns), udp(socket)?);
+            tasks.spawn(async move {
+                server.udp(socket).await.map_err(|source| ServeError::Failed { what: "DNS", source })
+            });
+        }
+        Ok(())
+    }
+}
+
+fn tcp(what: &'static str, listener: net::TcpListener) -> Result<TcpListener, ServeError> {
+    let made = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+    made.map_err(|source| ServeError::Socket { what, source })
+}
+
+fn udp(socket: net::UdpSocket) -> Result<UdpSocket, ServeError> {
+    let made = socket.set_nonblocking(true).and_then(|()| UdpSocket::from_std(socket));
+    made.map_err(|source| ServeError::Socket { what: "DNS", source })
+}
+
+impl Shared {
+    /// Accepts for ever. Its connections end with it.
+    async fn accept_all(self: Arc<Self>, listener: TcpListener, front: Front) -> Result<(), ServeError> {
+        let what = if front == Front::Transparent { "transparent" } else { "proxy" };
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = accept(&listener).await.map_err(|source| ServeError::Failed { what, source })?;
+            while connections.try_join_next().is_some() {}
+            self.total.fetch_add(1, Ordering::Relaxed);
+            let Some(place) = Place::take(&self) else {
+                self.turn_away(front);
+                continue;
+            };
+            connections.spawn(serve(place, stream, front));
+        }
+    }
+
+    fn turn_away(&self, front: Front) {
+        self.count_refusal();
+        let generation = self.policy().generation();
+        let facts = Facts { door: front, intent: None, permit: None, generation };
+        self.audit.emit(record::refusal(facts, &Refusal::Busy));
+    }
+}
+
+/// One of the places for connections.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let most = shared.config.connections;
+        if shared.active.fetch_add(1, Ordering::Relaxed) >= most {
+            shared.active.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve(place: Place, stream: TcpStream, front: Front) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let shared = Arc::clone(&place.0);
+    match front {
+        Front::Transparent => transparent::serve(shared, stream).await,
+        Front::Connect | Front::Forward => http::serve(shared, stream, &[], session::Front::Proxy).await,
+    }
+    drop(place);
+}
+
+/// Accepts one connection. What concerns only one connection, or passes, is not an error of the listener.
+pub(crate) async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, net::SocketAddr)> {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return Ok(accepted),
+            Err(e) => match e.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+                Some(rustix::io::Errno::CONNABORTED | rustix::io::Errno::PROTO | rustix::io::Errno::INTR) => {}
+                Some(
+                    rustix::io::Errno::MFILE
+                    | rustix::io::Errno::NFILE
+                    | rustix::io::Errno::NOBUFS
+                    | rustix::io::Errno::NOMEM,
+                ) => tokio::time::sleep(RECOVERY).await,
+                _ => return Err(e),
+            },
+        }
+    }
+}

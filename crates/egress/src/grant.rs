@@ -1,0 +1,122 @@
+//! A permit together with the question it answered, so that it can be asked again when the policy changes.
+
+use std::{net::IpAddr, sync::Arc};
+
+use stockade_policy::{Denial, Intent, Permit, Snapshot, Verdict};
+use stockade_types::Reason;
+use tokio::{net::TcpStream, sync::watch};
+
+use crate::{
+    config::Config,
+    destination::{self, DestinationError},
+    door::Shared,
+    record::{self, Facts},
+    rescue::Refusal,
+};
+
+/// What an open connection holds.
+#[derive(Clone)]
+pub(crate) struct Grant {
+    intent: Intent,
+    permit: Permit,
+    /// The address dialled, once there is one.
+    addr: Option<IpAddr>,
+    /// Has seen the snapshot that gave the permit, and no later one.
+    policy: watch::Receiver<Arc<Snapshot>>,
+    config: Arc<Config>,
+}
+
+impl Grant {
+    /// Asks the policy, after the rules that no policy lifts.
+    pub(crate) fn ask(shared: &Shared, intent: Intent) -> Result<Self, (Intent, Refusal)> {
+        if let Err(blocked) = destination::precheck(&intent.host) {
+            return Err((intent, blocked.into()));
+        }
+        let mut policy = shared.policy.clone();
+        let snapshot = Arc::clone(&policy.borrow_and_update());
+        match snapshot.authorize(&intent) {
+            Verdict::Allow(permit) => {
+                Ok(Self { intent, permit, addr: None, policy, config: Arc::clone(&shared.config) })
+            }
+            Verdict::Deny(denial) => Err((intent, Refusal::Policy(Box::new(denial)))),
+        }
+    }
+
+    pub(crate) fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    pub(crate) fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    pub(crate) fn addr(&self) -> Option<IpAddr> {
+        self.addr
+    }
+
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            door: self.intent.door,
+            intent: Some(&self.intent),
+            permit: Some(&self.permit),
+            generation: self.permit.generation(),
+        }
+    }
+
+    /// Resolves, checks and connects.
+    pub(crate) async fn dial(&mut self, shared: &Shared) -> Result<TcpStream, DestinationError> {
+        let destination = destination::resolve(&self.permit, &*shared.resolver, &self.config).await?;
+        let stream = destination.dial(&self.config.dial).await?;
+        self.addr = stream.peer_addr().ok().map(|a| a.ip());
+        Ok(stream)
+    }
+
+    /// Whether the policy in force still gives what this grant has. Costs one atomic load while nothing changed.
+    pub(crate) fn check(&mut self) -> Result<(), Refusal> {
+        if !self.policy.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        let snapshot = Arc::clone(&self.policy.borrow_and_update());
+        let permit = match snapshot.authorize(&self.intent) {
+            Verdict::Allow(permit) => permit,
+            Verdict::Deny(denial) => return Err(Refusal::Stale(Box::new(denial))),
+        };
+        let (old, new) = (self.permit.terms(), permit.terms());
+        let narrowed = (old.protocol, old.tls) != (new.protocol, new.tls);
+        let moved = self.addr.is_some_and(|a| !destination::may_stay(a, &permit, &self.config));
+        if narrowed || moved {
+            return Err(Refusal::Stale(Box::new(changed_terms(&permit))));
+        }
+        self.permit = permit;
+        Ok(())
+    }
+
+    /// Waits until the policy no longer gives what this grant has.
+    pub(crate) async fn lost(&mut self) -> Refusal {
+        loop {
+            if self.policy.changed().await.is_err() {
+                // Nobody can change the policy any more.
+                std::future::pending::<()>().await;
+            }
+            self.policy.mark_changed();
+            if let Err(refusal) = self.check() {
+                return refusal;
+            }
+        }
+    }
+
+    /// Says that the connection was refused or failed.
+    pub(crate) fn report(&self, shared: &Shared, refusal: &Refusal) {
+        shared.audit.emit(record::refusal(self.facts(), refusal));
+    }
+}
+
+fn changed_terms(permit: &Permit) -> Denial {
+    Denial {
+        reason: Reason::StaleGeneration,
+        rule: format!("network.endpoints.{}", permit.terms().endpoint),
+        detail: "the endpoint's protocol, tls or private_addresses changed; connect again".into(),
+        suggestion: None,
+        generation: permit.generation(),
+    }
+}

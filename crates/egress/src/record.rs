@@ -1,0 +1,198 @@
+//! Audit events of the door, built from verdicts and refusals.
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use stockade_audit::{Action, Audit, Event, Finding, Http, Network};
+use stockade_policy::{Denial, Door, Intent, Permit};
+use stockade_types::{AuthorityError, Generation, HostName, Reason};
+
+use crate::{destination::DestinationError, rescue::Refusal};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// The name of a front door in events.
+fn door(door: Door) -> &'static str {
+    match door {
+        Door::Connect => "connect",
+        Door::Forward => "forward",
+        Door::Transparent => "transparent",
+    }
+}
+
+fn blank(action: Action, door: &'static str, generation: Generation) -> Network {
+    Network {
+        action,
+        reason: None,
+        door,
+        protocol: TCP,
+        host: None,
+        addr: None,
+        port: None,
+        endpoint: None,
+        rule: None,
+        generation,
+        detail: None,
+        suggestion: None,
+        process: None,
+        suppressed: 0,
+        bytes_out: 0,
+        bytes_in: 0,
+        audited: false,
+    }
+}
+
+/// What is known about a connection when something is said about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) door: Door,
+    pub(crate) intent: Option<&'a Intent>,
+    pub(crate) permit: Option<&'a Permit>,
+    pub(crate) generation: Generation,
+}
+
+impl Facts<'_> {
+    fn network(self, action: Action) -> Network {
+        let mut network = blank(action, door(self.door), self.generation);
+        if let Some(intent) = self.intent {
+            network.host = Some(intent.host.to_string());
+            network.port = Some(intent.port.get());
+        }
+        if let Some(permit) = self.permit {
+            network.endpoint = Some(permit.terms().endpoint.clone());
+            network.generation = permit.generation();
+            if let Some(would) = permit.would_deny() {
+                network.audited = true;
+                explain(&mut network, would);
+            }
+        }
+        network
+    }
+}
+
+fn explain(network: &mut Network, denial: &Denial) {
+    network.reason = Some(denial.reason);
+    network.rule = Some(denial.rule.clone());
+    network.detail = Some(denial.detail.clone());
+    network.suggestion.clone_from(&denial.suggestion);
+    network.generation = denial.generation;
+}
+
+fn refused(facts: Facts<'_>, refusal: &Refusal) -> Network {
+    let row = refusal.row();
+    let mut network = facts.network(row.action);
+    network.audited = false;
+    match refusal.denial() {
+        Some(denial) => explain(&mut network, denial),
+        None => network.detail = Some(refusal.to_string()),
+    }
+    if let Refusal::Destination(DestinationError::Blocked(_, addr)) = refusal {
+        network.addr = *addr;
+    }
+    network.reason = Some(row.reason);
+    network
+}
+
+/// A connection refused or failed.
+pub(crate) fn refusal(facts: Facts<'_>, refusal: &Refusal) -> Event {
+    Event::Network(refused(facts, refusal))
+}
+
+/// What a request asked for, as far as it may be recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    /// Without the query: queries carry secrets.
+    pub(crate) path: String,
+}
+
+/// A request refused or failed. What concerns the way to the host and not the request is a network event.
+pub(crate) fn request_refusal(facts: Facts<'_>, asked: Option<Asked>, why: &Refusal) -> Event {
+    let network = refused(facts, why);
+    match (why, asked) {
+        (Refusal::Destination(_) | Refusal::Mapping | Refusal::Busy, _) | (_, None) => Event::Network(network),
+        (_, Some(Asked { method, path })) => {
+            Event::Http(Http { network, method, path, status: why.row().status.as_u16() })
+        }
+    }
+}
+
+/// A request let through and answered.
+pub(crate) fn request(facts: Facts<'_>, asked: Asked, status: u16) -> Event {
+    let Asked { method, path } = asked;
+    Event::Http(Http { network: facts.network(Action::Allowed), method, path, status })
+}
+
+/// A DNS question for a name that no endpoint knows.
+pub(crate) fn unknown_name(name: String, denial: &Denial) -> Event {
+    let mut network = blank(Action::Denied, "dns", denial.generation);
+    explain(&mut network, denial);
+    network.reason = Some(Reason::DnsNoPolicy);
+    question(network, name)
+}
+
+/// A DNS question for what cannot be a host name.
+pub(crate) fn malformed_name(name: String, why: AuthorityError, generation: Generation) -> Event {
+    let mut network = blank(Action::Denied, "dns", generation);
+    network.reason = Some(Reason::DnsNoPolicy);
+    network.detail = Some(why.to_string());
+    question(network, name)
+}
+
+/// A DNS question for a permitted name that got no address.
+pub(crate) fn pool_exhausted(name: &HostName, generation: Generation) -> Event {
+    let mut network = blank(Action::Failed, "dns", generation);
+    network.reason = Some(Reason::MappingExhausted);
+    network.detail = Some("no synthetic address is left; the proxy still serves the name".into());
+    question(network, name.to_string())
+}
+
+fn question(mut network: Network, name: String) -> Event {
+    network.protocol = UDP;
+    network.port = Some(53);
+    network.host = Some(name);
+    Event::Network(network)
+}
+
+/// Something for a person to look at.
+pub(crate) fn finding(reason: Reason, detail: &str, count: u64) -> Event {
+    Event::Finding(Finding { reason, severity: 3, detail: detail.into(), count })
+}
+
+/// An open connection: says so when made, and how much went through when dropped, however it ends.
+pub(crate) struct Open {
+    audit: Audit,
+    network: Network,
+    /// Bytes from the command to the upstream.
+    pub(crate) out: AtomicU64,
+    /// Bytes from the upstream to the command.
+    pub(crate) back: AtomicU64,
+}
+
+impl Open {
+    pub(crate) fn new(audit: Audit, facts: Facts<'_>, addr: Option<IpAddr>) -> Self {
+        let mut network = facts.network(Action::Allowed);
+        network.addr = addr;
+        audit.emit(Event::Network(network.clone()));
+        network.action = Action::Closed;
+        Self { audit, network, out: AtomicU64::new(0), back: AtomicU64::new(0) }
+    }
+
+    /// Why it ended, where that was not its ends' own wish.
+    pub(crate) fn because(&mut self, reason: Reason, detail: &str) {
+        self.network.reason = Some(reason);
+        self.network.detail = Some(detail.into());
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut network = self.network.clone();
+        network.bytes_out = self.out.load(Ordering::Relaxed);
+        network.bytes_in = self.back.load(Ordering::Relaxed);
+        self.audit.emit(Event::Network(network));
+    }
+}

@@ -1,0 +1,91 @@
+//! Direct TCP connections that the wall led to the door.
+
+use std::sync::Arc;
+
+use stockade_policy::{Door, Protocol};
+use stockade_types::Authority;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    door::Shared,
+    grant::Grant,
+    http::session::{Front, Inside},
+    intent,
+    linger::linger,
+    opening::{self, Way},
+    peer::Peer,
+    record::{self, Facts},
+    rescue::Refusal,
+    tunnel::{self, Start, Tunnel},
+};
+
+/// Serves one connection; where it wanted to go is its local address.
+pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream) {
+    let Ok(peer) = Peer::of(&client) else { return };
+    let asked = intent::of_destination(peer.local).map_err(|refusal| (None, refusal)).and_then(|authority| {
+        let intent = intent::of(Door::Transparent, authority, &shared.pool).map_err(|(i, r)| (Some(i), r))?;
+        Grant::ask(&shared, intent).map_err(|(i, r)| (Some(i), r))
+    });
+    match asked {
+        Ok(grant) => permitted(shared, client, grant).await,
+        Err((intent, refusal)) => {
+            let generation = shared.policy().generation();
+            let facts = Facts { door: Door::Transparent, intent: intent.as_ref(), permit: None, generation };
+            shared.audit.emit(record::refusal(facts, &refusal));
+            refused(&shared, client, refusal).await;
+        }
+    }
+}
+
+/// Listens for a moment, so that the refusal can be said in the client's protocol.
+async fn refused(shared: &Shared, client: TcpStream, refusal: Refusal) {
+    let mut first = [0; 1];
+    let peeked = timeout(shared.config.timers.refusal, client.peek(&mut first)).await;
+    let seen = match peeked {
+        Ok(Ok(n)) => first.get(..n).unwrap_or_default(),
+        _ => &[],
+    };
+    tunnel::decline(shared, client, seen, refusal).await;
+}
+
+async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
+    let authority = Authority { host: grant.permit().host().clone(), port: grant.permit().port() };
+    let mut first = Vec::new();
+    if grant.permit().terms().protocol == Protocol::Http {
+        match begin(&shared, &client, &mut first, &grant).await {
+            Ok(Way::Relay) => {}
+            Ok(Way::Http) => {
+                let front = Front::Host(Box::new(Inside { grant, authority, upstream: None }));
+                return crate::http::serve(shared, client, &first, front).await;
+            }
+            Ok(Way::Ended) => return linger(client).await,
+            Err(refusal) => return fail(&shared, client, &grant, &first, refusal).await,
+        }
+    }
+    let upstream = match grant.check() {
+        Ok(()) => grant.dial(&shared).await.map_err(Refusal::from),
+        Err(refusal) => Err(refusal),
+    };
+    match upstream {
+        Ok(upstream) => {
+            let judged = grant.permit().terms().protocol == Protocol::Http;
+            let start = if judged { Start::Judged } else { Start::Looking };
+            tunnel::carry(&shared, client, first, Tunnel { grant, authority, upstream }, start).await;
+        }
+        Err(refusal) => fail(&shared, client, &grant, &first, refusal).await,
+    }
+}
+
+async fn begin(shared: &Shared, client: &TcpStream, first: &mut Vec<u8>, grant: &Grant) -> Result<Way, Refusal> {
+    let (permit, timers) = (grant.permit(), &shared.config.timers);
+    let mut watcher = grant.clone();
+    tokio::select! {
+        way = opening::read(client, first, permit.host(), permit.terms(), timers) => Ok(way?),
+        refusal = watcher.lost() => Err(refusal),
+    }
+}
+
+async fn fail(shared: &Shared, client: TcpStream, grant: &Grant, first: &[u8], refusal: Refusal) {
+    grant.report(shared, &refusal);
+    tunnel::decline(shared, client, first, refusal).await;
+}
