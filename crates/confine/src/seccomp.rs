@@ -115,6 +115,16 @@ impl Filter {
         Ok(Self { program: assemble::program(arch, supervisor_rows()?.iter())?, relaxed: Vec::new() })
     }
 
+    /// Compiles rows given as text, in the form of `policies/seccomp/*.toml`: for filters of the caller's own, such as
+    /// an outer sandbox in a test.
+    ///
+    /// # Errors
+    /// [`SeccompError`], naming the row.
+    pub fn from_rows(arch: Arch, text: &str) -> Result<Self, SeccompError> {
+        let rows = rules::parse("(given)", text)?;
+        Ok(Self { program: assemble::program(arch, rows.iter())?, relaxed: Vec::new() })
+    }
+
     /// What was relaxed, for every place that shows the layer's state.
     #[must_use]
     pub fn relaxed(&self) -> &[Relaxation] {

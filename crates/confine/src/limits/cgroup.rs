@@ -39,35 +39,6 @@ pub(super) struct Dir {
     pub(super) entry: File,
 }
 
-/// The way into a cgroup for a single-threaded process about itself. Moving another process makes the kernel wait for
-/// an RCU grace period, 11 ms here; moving oneself, or being born inside, 0.1 ms.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry<'a>(&'a Cgroup);
-
-impl Entry<'_> {
-    /// The version 2 directory, to be born in (`CLONE_INTO_CGROUP`).
-    #[must_use]
-    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
-        self.0.dirs.iter().find(|d| d.version2).map(|d| d.entry.as_fd())
-    }
-
-    /// What a new process must keep open to [`Self::join`].
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.dirs.iter().filter(|d| !d.version2).map(|d| d.entry.as_fd())
-    }
-
-    /// Moves the calling process into the version 1 directories; works in a new user namespace too. The process must
-    /// have one thread.
-    ///
-    /// # Errors
-    /// [`LimitsError::Io`].
-    pub fn join(&self) -> Result<(), LimitsError> {
-        self.0.dirs.iter().filter(|d| !d.version2).try_for_each(|dir| {
-            (&dir.entry).write_all(b"0").map_err(LimitsError::io("move this process into", &dir.path))
-        })
-    }
-}
-
 impl CgroupPlan {
     /// Makes the sandbox's cgroup and writes `limits` into it. What cannot be had is in the status.
     #[must_use]
@@ -194,13 +165,25 @@ pub(super) fn write_file(path: &Path, value: &str) -> io::Result<()> {
 }
 
 impl Cgroup {
-    /// The quick way in.
+    /// The version 2 directory, to be born in (`CLONE_INTO_CGROUP`).
     #[must_use]
-    pub fn entry(&self) -> Entry<'_> {
-        Entry(self)
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.dirs.iter().find(|d| d.version2).map(|d| d.entry.as_fd())
     }
 
-    /// Moves process `pid`, with all its threads, into the cgroup. Takes about 11 ms: see [`Entry`].
+    /// Moves the calling process, which must have one thread, into the version 1 directories; works from a new user
+    /// namespace too. With [`Cgroup::birthplace`] the quick way in: 0.1 ms, where [`Cgroup::add`] makes the kernel wait
+    /// for an RCU grace period, about 11 ms.
+    ///
+    /// # Errors
+    /// [`LimitsError::Io`].
+    pub fn join(&self) -> Result<(), LimitsError> {
+        self.dirs.iter().filter(|d| !d.version2).try_for_each(|dir| {
+            (&dir.entry).write_all(b"0").map_err(LimitsError::io("move this process into", &dir.path))
+        })
+    }
+
+    /// Moves process `pid`, with all its threads, into the cgroup. Slow: see [`Cgroup::join`].
     ///
     /// # Errors
     /// [`LimitsError::Io`].
