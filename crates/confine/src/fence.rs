@@ -4,6 +4,7 @@
 //! rules suffice; a connection table would be a bound that the command could fill, in memory no limit counts.
 
 mod expression;
+mod iptables;
 mod nftables;
 mod rules;
 
@@ -33,6 +34,19 @@ pub enum Mode {
     Tproxy,
     /// Without `tproxy`: a listener per transparent port and family, so the command cannot serve these ports itself.
     Listeners,
+}
+
+/// What programs the fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// nf_tables, by system calls alone.
+    #[default]
+    Nftables,
+    /// nf_tables; where the kernel lacks it, ip_tables by the host's `iptables-restore`. Never where that program
+    /// comes out of a container's image.
+    NftablesElseIptables,
+    /// ip_tables, even where nf_tables is there.
+    Iptables,
 }
 
 /// Why there is no fence.
@@ -92,15 +106,45 @@ pub struct Counters {
 pub struct Fence {
     spec: Spec,
     mode: Mode,
-    table: nftables::Table,
+    kernel: Kernel,
 }
 
-/// Installs the fence in the calling thread's network namespace in one transaction, reads it back and compares.
+#[derive(Debug)]
+enum Kernel {
+    Nftables(nftables::Table),
+    Iptables(iptables::Tables),
+}
+
+/// Installs the fence by nf_tables in the calling thread's network namespace in one transaction, reads it back and
+/// compares.
 ///
 /// # Errors
 /// Nothing is left installed unless the error is [`FenceError::Drift`].
 pub fn install(spec: &Spec) -> Result<Fence, FenceError> {
+    install_with(spec, Backend::Nftables)
+}
+
+/// Installs the fence by a back end of choice. iptables is run before the mount view exists, and writes one address
+/// family after the other.
+///
+/// # Errors
+/// As [`install`]; with iptables the first family may be left installed.
+pub fn install_with(spec: &Spec, backend: Backend) -> Result<Fence, FenceError> {
     spec.check()?;
+    let (mode, kernel) = match backend {
+        Backend::Nftables => with_nftables(spec)?,
+        Backend::Iptables => with_iptables(spec)?,
+        Backend::NftablesElseIptables => match with_nftables(spec) {
+            Err(FenceError::Unavailable { what, .. }) if what == nftables::NF_TABLES => with_iptables(spec)?,
+            other => other?,
+        },
+    };
+    let mut fence = Fence { spec: spec.clone(), mode, kernel };
+    fence.verify()?;
+    Ok(fence)
+}
+
+fn with_nftables(spec: &Spec) -> Result<(Mode, Kernel), FenceError> {
     let mut table = nftables::Table::open()?;
     let mode = match table.install(spec, Mode::Tproxy) {
         Ok(()) => Mode::Tproxy,
@@ -110,9 +154,18 @@ pub fn install(spec: &Spec) -> Result<Fence, FenceError> {
         }
         Err(e) => return Err(e),
     };
-    let mut fence = Fence { spec: spec.clone(), mode, table };
-    fence.verify()?;
-    Ok(fence)
+    Ok((mode, Kernel::Nftables(table)))
+}
+
+fn with_iptables(spec: &Spec) -> Result<(Mode, Kernel), FenceError> {
+    let v6 = crate::netns::has_ipv6();
+    // Its tools do not say what the kernel lacks; if it was not TPROXY, the second attempt fails as well.
+    let (mode, tables) = match iptables::Tables::install(spec, Mode::Tproxy, v6) {
+        Ok(tables) => (Mode::Tproxy, tables),
+        Err(FenceError::Unavailable { .. }) => (Mode::Listeners, iptables::Tables::install(spec, Mode::Listeners, v6)?),
+        Err(e) => return Err(e),
+    };
+    Ok((mode, Kernel::Iptables(tables)))
 }
 
 impl Spec {
@@ -163,7 +216,7 @@ impl Fence {
         match self.mode {
             Mode::Tproxy => Enforcement::Enforced,
             Mode::Listeners => Enforcement::Partial(
-                "this kernel has no nft_tproxy: the command cannot serve transparent ports itself".to_owned(),
+                "this kernel has no TPROXY: the command cannot serve transparent ports itself".to_owned(),
             ),
         }
     }
@@ -173,16 +226,26 @@ impl Fence {
     /// # Errors
     /// The first difference.
     pub fn verify(&mut self) -> Result<(), Drift> {
-        self.table.verify(&self.spec, self.mode)
+        match &mut self.kernel {
+            Kernel::Nftables(table) => table.verify(&self.spec, self.mode),
+            Kernel::Iptables(tables) => tables.verify(),
+        }
     }
 
     /// Replaces the set of transparent ports in one transaction; no rule is touched and no connection cut.
     ///
     /// # Errors
-    /// The old set stays in force.
+    /// The old set stays in force; so it does always with iptables, which cannot be run once the view exists.
     pub fn set_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), FenceError> {
         check_ports(ports, self.spec.private_port)?;
-        self.table.set_ports(&self.spec.transparent_ports, ports)?;
+        match &mut self.kernel {
+            Kernel::Nftables(table) => table.set_ports(&self.spec.transparent_ports, ports)?,
+            Kernel::Iptables(_) if *ports == self.spec.transparent_ports => {}
+            Kernel::Iptables(_) => {
+                let what = "changing transparent ports with iptables".to_owned();
+                return Err(FenceError::Unavailable { what, hint: "start the command anew, or load nf_tables" });
+            }
+        }
         self.spec.transparent_ports.clone_from(ports);
         Ok(())
     }
@@ -192,7 +255,11 @@ impl Fence {
     /// # Errors
     /// When it cannot be read.
     pub fn counters(&mut self) -> Result<Counters, FenceError> {
-        Ok(Counters { refused: self.table.refused()? })
+        let refused = match &mut self.kernel {
+            Kernel::Nftables(table) => table.refused()?,
+            Kernel::Iptables(tables) => tables.refused(&self.spec, self.mode)?,
+        };
+        Ok(Counters { refused })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sockets of the sandbox's network namespace: transparent listeners, and who owns a connection.
 
+pub mod xtables;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener},

@@ -17,6 +17,9 @@ use super::{
 /// The expression whose absence has a fallback.
 pub(super) const TPROXY: &str = "tproxy";
 
+/// What is missing where the kernel has no nf_tables at all.
+pub(super) const NF_TABLES: &str = "nf_tables";
+
 const TABLE: &str = "stockade";
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
@@ -334,10 +337,10 @@ fn explain(error: Error, messages: &[Message]) -> FenceError {
     let Error::Refused(refusal) = &error else { return error.into() };
     match refusal.errno {
         libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT if refusal.index == 0 => {
-            FenceError::Unavailable { what: "nf_tables".to_owned(), hint: HINT }
+            FenceError::Unavailable { what: NF_TABLES.to_owned(), hint: HINT }
         }
         libc::EPERM => FenceError::Unavailable {
-            what: "nf_tables".to_owned(),
+            what: "permission to use nf_tables".to_owned(),
             hint: "CAP_NET_ADMIN over the network namespace is needed: a user namespace gives it, or root",
         },
         libc::ENOENT | libc::EOPNOTSUPP => match blamed(refusal, messages) {

@@ -6,7 +6,7 @@ use nix::{libc, sched::CloneFlags};
 use stockade_confine::nflog::{self, Log, Refused};
 use stockade_test_kernel::net::{GROUP, OUTSIDE, Outcome, Sink, at, dial, in_child, wall};
 
-fn drain(log: &mut Log) -> Vec<Refused> {
+pub(crate) fn drain(log: &mut Log) -> Vec<Refused> {
     let mut all = Vec::new();
     loop {
         match log.read() {

@@ -4,6 +4,7 @@
 
 mod drift;
 mod fence;
+mod iptables;
 mod log;
 mod routes;
 mod transparent;

@@ -13,10 +13,10 @@ use stockade_confine::netns;
 use stockade_sys::socket::{Diag, Transport, original_destination, transparent_listener};
 use stockade_test_kernel::net::{Outcome, PRIVATE, at, dial, wall};
 
-struct Door([TcpListener; 2]);
+pub(crate) struct Door([TcpListener; 2]);
 
 impl Door {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let v4 = transparent_listener((Ipv4Addr::UNSPECIFIED, PRIVATE).into()).unwrap();
         let v6 = transparent_listener((Ipv6Addr::UNSPECIFIED, PRIVATE).into()).unwrap();
         v4.set_nonblocking(true).unwrap();
@@ -25,7 +25,7 @@ impl Door {
     }
 
     /// The next connection, already there: a dial that returned has been queued.
-    fn next(&self) -> Option<(TcpStream, SocketAddr)> {
+    pub(crate) fn next(&self) -> Option<(TcpStream, SocketAddr)> {
         let accepted = self.0.iter().find_map(|l| l.accept().ok())?;
         accepted.0.set_nonblocking(false).unwrap();
         Some(accepted)

@@ -130,3 +130,26 @@ fn whole(body: &[u8], at: usize) -> bool {
     };
     flat(body) != flat(&other)
 }
+
+#[test]
+fn without_tproxy_a_listener_per_port_gets_what_was_dialled() {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+    in_netns(|| {
+        assert!(crate::netns::configure().unwrap().is_full());
+        let mut table = Table::open().unwrap();
+        table.install(&spec(), Mode::Listeners).unwrap();
+        let listen = |a: SocketAddr| stockade_sys::socket::transparent_listener(a).unwrap();
+        let v4 = listen((Ipv4Addr::UNSPECIFIED, 443).into());
+        let v6 = listen((Ipv6Addr::UNSPECIFIED, 443).into());
+        for (to, listener) in [("198.18.0.7:443", &v4), ("[2001:db8::1]:443", &v6)] {
+            let client = TcpStream::connect(to).unwrap();
+            let (accepted, peer) = listener.accept().unwrap();
+            assert_eq!((accepted.local_addr().unwrap(), peer), (to.parse().unwrap(), client.local_addr().unwrap()));
+        }
+        let refused = TcpStream::connect("198.18.0.7:22").unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ECONNREFUSED));
+        assert_eq!(table.refused().unwrap(), 1);
+        let taken = TcpListener::bind("198.18.0.7:443").unwrap_err();
+        assert_eq!(taken.raw_os_error(), Some(libc::EADDRINUSE), "the command cannot step in front");
+    });
+}
