@@ -1,5 +1,6 @@
 //! The Landlock domain on the running kernel, at every ABI up to its own.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -1,5 +1,6 @@
 //! Limits that hold, on whatever cgroups this machine has, and rootless without any.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     fs,

@@ -1,5 +1,6 @@
 //! What a child has left after it gave everything up, as root and rootless.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 

@@ -1,5 +1,6 @@
 //! Every runtime of `tests/runtimes.toml` starts and works under the locks that a command lives under.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     collections::BTreeSet,

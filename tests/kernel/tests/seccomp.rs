@@ -1,5 +1,6 @@
 //! Every row of the system call filter, asked of the running kernel by raw system calls.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
