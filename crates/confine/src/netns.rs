@@ -58,10 +58,10 @@ pub fn configure() -> Result<Enforcement, NetnsError> {
     route.apply("set `lo` up", &[lo_up()])?;
     route.apply("make every IPv4 address local", &[all_local(IpAddr::V4(Ipv4Addr::LOCALHOST))])?;
     let v6 = route.apply("make every IPv6 address local", &[all_local(IpAddr::V6(Ipv6Addr::LOCALHOST))]);
-    check(&mut route, v6.is_ok())?;
+    check(&mut route)?;
     match v6 {
         Ok(()) => Ok(Enforcement::Enforced),
-        Err(e) if !has_ipv6() => Ok(Enforcement::Partial(format!("IPv6 is off in this kernel: {e}"))),
+        Err(e) if !routes(&mut route, &V6)?.any => Ok(Enforcement::Partial(format!("IPv6 is off in this kernel: {e}"))),
         Err(e) => Err(e.into()),
     }
 }
@@ -71,14 +71,25 @@ pub fn configure() -> Result<Enforcement, NetnsError> {
 /// # Errors
 /// What differs.
 pub fn verify() -> Result<(), NetnsError> {
-    check(&mut Socket::open(Protocol::Route)?, has_ipv6())
+    check(&mut Socket::open(Protocol::Route)?)
 }
 
-/// Whether `lo` has an IPv6 address, without which no IPv6 socket can send anything.
+/// Whether anything can be sent over IPv6, in a namespace that [`configure`] has set up. If that cannot be read, it
+/// is taken to be so.
 #[must_use]
 pub fn has_ipv6() -> bool {
-    fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6").is_ok_and(|v| v.trim() == "0")
+    let any = |mut route: Socket| routes(&mut route, &V6).map(|r| r.any).ok();
+    Socket::open(Protocol::Route).ok().and_then(any).unwrap_or(true)
 }
+
+struct Family {
+    number: i32,
+    all: &'static str,
+    loopback: &'static [u8],
+}
+
+const V4: Family = Family { number: libc::AF_INET, all: "0.0.0.0/0", loopback: &Ipv4Addr::LOCALHOST.octets() };
+const V6: Family = Family { number: libc::AF_INET6, all: "::/0", loopback: &Ipv6Addr::LOCALHOST.octets() };
 
 fn lo_up() -> Message {
     let mut header = [0; IFINFOMSG];
@@ -108,13 +119,17 @@ fn all_local(loopback: IpAddr) -> Message {
     })
 }
 
-fn check(route: &mut Socket, v6: bool) -> Result<(), NetnsError> {
+fn check(route: &mut Socket) -> Result<(), NetnsError> {
     if !only_lo(route)? {
         return Err(NetnsError::Down);
     }
-    routes(route, libc::AF_INET, "0.0.0.0/0", &Ipv4Addr::LOCALHOST.octets())?;
-    if v6 {
-        routes(route, libc::AF_INET6, "::/0", &Ipv6Addr::LOCALHOST.octets())?;
+    for family in [V4, V6] {
+        let found = routes(route, &family)?;
+        // Without any route of IPv6, not even that of ::1, IPv6 is off.
+        let off = family.number == libc::AF_INET6 && !found.any;
+        if !found.all_local && !off {
+            return Err(NetnsError::Route(family.all));
+        }
     }
     Ok(())
 }
@@ -137,20 +152,30 @@ fn only_lo(route: &mut Socket) -> Result<bool, NetnsError> {
     Ok(lo_up)
 }
 
-fn routes(route: &mut Socket, family: i32, all: &'static str, source: &[u8]) -> Result<(), NetnsError> {
-    let family = u8::try_from(family).unwrap_or_default();
+#[derive(Default)]
+struct Routes {
+    any: bool,
+    all_local: bool,
+}
+
+fn routes(route: &mut Socket, family: &Family) -> Result<Routes, NetnsError> {
+    let number = u8::try_from(family.number).unwrap_or_default();
     let mut header = [0; RTMSG];
-    header[0] = family;
+    header[0] = number;
     let replies = route.dump("list routes", &Message::silent(libc::RTM_GETROUTE, &header, |_| {}))?;
-    let mut found = false;
-    for reply in replies.iter().filter(|r| r.kind == libc::RTM_NEWROUTE && r.body.first() == Some(&family)) {
+    let mut found = Routes::default();
+    // A family that the kernel lacks is answered with the routes of all others.
+    for reply in replies.iter().filter(|r| r.kind == libc::RTM_NEWROUTE && r.body.first() == Some(&number)) {
         match leads(reply) {
-            Leads::ToLo => found |= is_all_local(reply, source),
+            Leads::ToLo => {
+                found.any = true;
+                found.all_local |= is_all_local(reply, family.loopback);
+            }
             Leads::Nowhere => {}
             Leads::Out(why) => return Err(NetnsError::Foreign(why)),
         }
     }
-    if found { Ok(()) } else { Err(NetnsError::Route(all)) }
+    Ok(found)
 }
 
 enum Leads {

@@ -115,6 +115,7 @@ fn without_ipv6_the_layer_is_partial_and_ipv4_holds() {
         let state = netns::configure().unwrap();
         assert!(matches!(&state, Enforcement::Partial(why) if why.contains("IPv6")), "{state}");
         netns::verify().unwrap();
+        assert!(!netns::has_ipv6());
         assert_eq!(dial(at("198.51.100.1", 80)), Outcome::Refused(libc::ECONNREFUSED));
         let v6 = dial(at("2001:db8::1", 80));
         assert!(matches!(v6, Outcome::Refused(libc::ENETUNREACH | libc::EADDRNOTAVAIL)), "{v6:?}");

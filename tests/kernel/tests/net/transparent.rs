@@ -43,6 +43,8 @@ fn the_door_gets_what_was_dialled_and_own_servers_live_beside_it() {
     let own = TcpListener::bind("127.0.0.1:443").unwrap();
     let greedy = TcpListener::bind("0.0.0.0:80").unwrap();
     greedy.set_nonblocking(true).unwrap();
+    let pretender = TcpListener::bind("198.18.0.7:443").unwrap();
+    pretender.set_nonblocking(true).unwrap();
     for to in ["198.18.0.7:443", "198.18.0.7:80", "8.8.8.8:443", "[fd53:746f:636b::7]:443", "[2001:db8::1]:80"] {
         let to: SocketAddr = to.parse().unwrap();
         let mut client = TcpStream::connect(to).unwrap();
@@ -61,6 +63,7 @@ fn the_door_gets_what_was_dialled_and_own_servers_live_beside_it() {
         assert_eq!(accepted.read(&mut got).unwrap(), 0, "half-close arrives");
     }
     assert!(greedy.accept().is_err(), "a wildcard listener of the command takes nothing of it");
+    assert!(pretender.accept().is_err(), "nor one on the very address");
     let client = TcpStream::connect("127.0.0.1:443").unwrap();
     assert_eq!(own.accept().unwrap().1, client.local_addr().unwrap(), "own server");
     assert!(door.next().is_none(), "and the door does not see it");

@@ -153,3 +153,28 @@ fn without_tproxy_a_listener_per_port_gets_what_was_dialled() {
         assert_eq!(taken.raw_os_error(), Some(libc::EADDRINUSE), "the command cannot step in front");
     });
 }
+
+#[test]
+fn without_the_reset_rule_a_client_bound_elsewhere_would_hang() {
+    use rustix::{
+        event::{PollFd, PollFlags, Timespec, poll},
+        net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with},
+    };
+    let answered = |with_rule: bool| {
+        let mut all = rules(&spec(), Mode::Tproxy);
+        all.retain(|r| with_rule || !r.matches.contains(&super::super::rules::Match::ResetFlag));
+        let mut objects = objects(&spec(), Mode::Tproxy);
+        objects.truncate(objects.len() - rules(&spec(), Mode::Tproxy).len());
+        objects.extend(all.iter().map(rule));
+        assert!(crate::netns::configure().unwrap().is_full());
+        Table::open().unwrap().0.apply("install the fence", &transaction(objects)).unwrap();
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        bind(&fd, &"203.0.113.9:0".parse::<std::net::SocketAddr>().unwrap()).unwrap();
+        connect(&fd, &"198.51.100.1:22".parse::<std::net::SocketAddr>().unwrap()).unwrap_err();
+        let wait = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+        poll(&mut [PollFd::new(&fd, PollFlags::OUT)], Some(&wait)).unwrap() == 1
+    };
+    in_netns(|| assert!(answered(true)));
+    in_netns(|| assert!(!answered(false)));
+}
