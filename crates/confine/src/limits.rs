@@ -14,7 +14,10 @@ use std::{io, path::PathBuf, time::Duration};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stockade_types::{Enforcement, SandboxId};
 
-pub use self::{cgroup::Cgroup, detect::CgroupPlan};
+pub use self::{
+    cgroup::{Cgroup, Entry},
+    detect::CgroupPlan,
+};
 
 /// Processes and threads a sandbox may have when nobody named a number: far above any build, far below what hurts.
 pub const DEFAULT_PIDS: u64 = 4096;

@@ -143,7 +143,7 @@ fn a_process_moves_itself_quickly_even_from_its_own_user_namespace() {
     let name = format!("stockade-{}", id(6));
     Child::new().namespaces(CloneFlags::CLONE_NEWUSER).run(|| {
         let start = Instant::now();
-        cgroup.join().unwrap();
+        cgroup.entry().join().unwrap();
         let took = start.elapsed();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         assert!(own.lines().any(|l| l.contains(":pids:") && l.contains(&name)), "{own}");
@@ -157,7 +157,7 @@ fn version_2_is_entered_by_birth() {
     need!(Feature::Root);
     need!(Feature::CgroupV2);
     let cgroup = cgroup_or_skip!(7, Limits::default());
-    let Some(place) = cgroup.birthplace() else { skip!("cgroup v2 is mounted, and not writable") };
+    let Some(place) = cgroup.entry().birthplace() else { skip!("cgroup v2 is mounted, and not writable") };
     let own = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&place))).unwrap();
     assert!(own.join("cgroup.procs").exists() && own.ends_with(format!("stockade-{}", id(7))), "{own:?}");
     cgroup.remove().unwrap();

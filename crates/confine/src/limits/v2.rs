@@ -16,14 +16,14 @@ use super::{
 const LEAF: &str = "stockade-supervisor";
 
 /// Makes `name` in the nearest group that may have such a child: our own, or one above it.
-pub(super) fn make(hierarchy: &Hierarchy, name: &str) -> Result<Dir, String> {
+pub(super) fn make(hierarchy: &Hierarchy, name: &str, cpu: bool) -> Result<Dir, String> {
     if hierarchy.read_only {
         return Err(format!("{} is mounted read-only", hierarchy.mount.display()));
     }
     let mut refused = Vec::new();
     let mut bare = None;
     for parent in hierarchy.own.ancestors().take_while(|p| p.starts_with(&hierarchy.mount)) {
-        let controllers = enable(parent);
+        let controllers = enable(parent, cpu);
         match make_in(parent, name, controllers) {
             Ok(dir) if dir.controllers.is_empty() => {
                 // Better than nothing (it counts CPU time and can be killed at once), if nothing better follows.
@@ -67,9 +67,10 @@ fn make_in(parent: &Path, name: &str, controllers: Vec<Controller>) -> Result<Di
     }
 }
 
-/// Controllers that children of `parent` get, after asking for all that it offers.
-fn enable(parent: &Path) -> Vec<Controller> {
-    let offered = offered(parent);
+/// Controllers that children of `parent` get, after asking for what it offers and we need.
+fn enable(parent: &Path, cpu: bool) -> Vec<Controller> {
+    let mut offered = offered(parent);
+    offered.retain(|c| cpu || *c != Controller::Cpu);
     let missing = || offered.difference(&enabled(parent)).copied().collect::<Vec<_>>();
     for controller in missing() {
         // One by one: one that is refused must not take the others with it.
