@@ -211,6 +211,13 @@ impl BuiltView {
         (!self.masks.is_empty()).then_some(&self.masks)
     }
 
+    /// Paths that were to be hidden or protected, did not exist at the start, and exist now: to be reported before
+    /// anybody outside uses what the command left.
+    #[must_use]
+    pub fn created(&self) -> Vec<PathBuf> {
+        self.masks.created()
+    }
+
     /// Looks at every cover and puts back those that are gone; one line for each event.
     pub fn check_masks(&mut self) -> Vec<String> {
         self.masks.check().iter().map(ToString::to_string).collect()

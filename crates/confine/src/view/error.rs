@@ -49,7 +49,7 @@ pub enum ViewError {
         why: &'static str,
     },
     /// The workspace is no directory.
-    #[error("workspace `{}` is not a directory: choose one with --workspace DIR", .0.display())]
+    #[error("workspace `{}` is not a directory, or a link leads to it: name the directory itself with --workspace DIR", .0.display())]
     WorkspaceNotDirectory(PathBuf),
     /// The workspace is not part of what was granted.
     #[error("workspace `{}` is not granted: add it under filesystem.read_write or read_only, or use --workspace none", .0.display())]

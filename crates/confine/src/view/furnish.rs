@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Gid, Uid, chownat},
+    fs::{AtFlags, FileType, Gid, Uid, chownat},
     io::Errno,
 };
 
@@ -17,7 +17,7 @@ use super::{
     error::{Context, ViewError},
     etc,
     grants::{Granted, Link, Source},
-    host::Host,
+    host::{Host, kind_of},
     masks::{Blank, Covered, Ground, Kind, Masks},
     root::NewRoot,
     system::{self, Nodes, OWN},
@@ -52,13 +52,20 @@ impl Outside {
 fn workspace(granted: &Granted, plan: &ViewPlan) -> Result<(), ViewError> {
     let Some(workspace) = &plan.workspace else { return Ok(()) };
     let inside = granted.inside(workspace);
-    let Some(own) =
-        granted.sources.iter().filter(|s| inside.starts_with(&s.path)).max_by_key(|s| s.path.as_os_str().len())
-    else {
-        return Err(ViewError::WorkspaceNotGranted(workspace.clone()));
-    };
-    // Deeper ones are looked at when they can be reached, inside.
-    if own.path == inside && !own.is_dir { Err(ViewError::WorkspaceNotDirectory(workspace.clone())) } else { Ok(()) }
+    if granted.sources.iter().any(|s| inside.starts_with(&s.path)) {
+        return Ok(());
+    }
+    Err(ViewError::WorkspaceNotGranted(workspace.clone()))
+}
+
+/// The workspace must be a directory that is reached through no link: looked at where the command will be.
+fn enterable(root: &NewRoot, inside: &Path, workspace: &Path) -> Result<(), ViewError> {
+    match root.find(inside) {
+        Ok(fd) if kind_of(&fd).at("stat", inside)? == FileType::Directory => Ok(()),
+        Ok(_) | Err(Errno::NOTDIR | Errno::LOOP) => Err(ViewError::WorkspaceNotDirectory(workspace.to_owned())),
+        Err(Errno::NOENT) => Err(ViewError::Missing(workspace.to_owned())),
+        Err(e) => Err(e).at("open", inside),
+    }
 }
 
 /// What came of it.
@@ -122,8 +129,12 @@ pub(super) fn furnish(root: &mut NewRoot, plan: &ViewPlan, outside: Outside) -> 
     let covered = Covered { covers: Vec::new(), absent: wanted.absent };
     let mut inside = Inside { paths: Vec::new(), notes: Vec::new(), bare: wanted.bare, covered, blank };
     system_directories(root, &mut inside, nodes, &gpu)?;
+    let workspace = plan.workspace.as_deref().map(|outside| (granted.inside(outside), outside));
     for (path, piece) in pieces(plan, granted, wanted.covers) {
         place(root, plan, &mut inside, &path, piece)?;
+    }
+    if let Some((inside, workspace)) = workspace {
+        enterable(root, &inside, workspace)?;
     }
     system::mask(root, &inside.blank)?;
     for file in plan.files.iter().chain(&accounts) {

@@ -161,7 +161,7 @@ fn refuse(path: &Path) -> Result<(), ViewError> {
         return not("sockets of the session lie there, and each is a way past the door");
     }
     let holds_socket = |socket: &&str| Path::new(socket).starts_with(path) && Path::new(socket).exists();
-    if SOCKETS.iter().any(|socket| holds_socket(socket)) {
+    if SOCKETS.iter().any(holds_socket) {
         return not("the socket of a daemon lies there, and it is a way past the door; grant narrower paths");
     }
     Ok(())

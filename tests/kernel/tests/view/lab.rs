@@ -2,8 +2,10 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -22,32 +24,32 @@ use stockade_confine::{
 use stockade_testkit::child::Child;
 
 /// The user that commands run as, in both modes.
-pub const USER: u32 = 1000;
+pub(crate) const USER: u32 = 1000;
 
 /// Who makes the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Root,
     Rootless,
 }
 
 /// A directory of the machine's that belongs to the command's user, and what to do with it.
 #[derive(Debug)]
-pub struct Lab {
-    pub mode: Mode,
-    pub dir: PathBuf,
+pub(crate) struct Lab {
+    pub(crate) mode: Mode,
+    pub(crate) dir: PathBuf,
 }
 
 /// Runs `body` as root and rootless, each in a child of its own with a directory of its own.
 #[track_caller]
-pub fn both(body: impl Fn(&Lab)) {
+pub(crate) fn both(body: impl Fn(&Lab)) {
     for mode in [Mode::Root, Mode::Rootless] {
         one(mode, &body);
     }
 }
 
 #[track_caller]
-pub fn one(mode: Mode, body: impl Fn(&Lab)) {
+pub(crate) fn one(mode: Mode, body: impl Fn(&Lab)) {
     assert!(Uid::effective().is_root(), "these tests make both kinds of sandbox: run them as root");
     // Not below /tmp: there the view has a directory of its own.
     let dir = tempfile::Builder::new().prefix("stockade-view-").tempdir_in("/var/tmp").unwrap();
@@ -62,7 +64,7 @@ pub fn one(mode: Mode, body: impl Fn(&Lab)) {
 
 impl Lab {
     /// A plan with the system directories and `work` for writing.
-    pub fn plan(&self) -> ViewPlan {
+    pub(crate) fn plan(&self) -> ViewPlan {
         fs::create_dir_all(self.work()).unwrap();
         self.own(&self.work());
         ViewPlan {
@@ -81,12 +83,12 @@ impl Lab {
     }
 
     /// The granted directory.
-    pub fn work(&self) -> PathBuf {
+    pub(crate) fn work(&self) -> PathBuf {
         self.dir.join("work")
     }
 
     /// Makes a file of the command's user below `work`, with the directories above it.
-    pub fn put(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn put(&self, name: &str, text: &str) -> PathBuf {
         let path = self.work().join(name);
         for dir in path.parent().unwrap().ancestors().take_while(|a| a.starts_with(&self.dir)).collect::<Vec<_>>() {
             fs::create_dir_all(dir).unwrap();
@@ -97,7 +99,8 @@ impl Lab {
         path
     }
 
-    fn own(&self, path: &Path) {
+    /// Gives `path` to the command's user.
+    pub(crate) fn own(&self, path: &Path) {
         if self.mode == Mode::Root {
             chown(path, Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER))).unwrap();
         }
@@ -105,19 +108,67 @@ impl Lab {
 
     /// Builds the view as PID 1 of new namespaces and runs `inside` there.
     #[track_caller]
-    pub fn sandbox(&self, plan: &ViewPlan, inside: impl FnOnce(BuiltView)) {
+    pub(crate) fn sandbox(&self, plan: &ViewPlan, inside: impl FnOnce(BuiltView)) {
         self.start(plan, inside).join();
     }
 
     /// The same, without waiting for it.
-    pub fn start(&self, plan: &ViewPlan, inside: impl FnOnce(BuiltView)) -> Running {
+    pub(crate) fn start(&self, plan: &ViewPlan, inside: impl FnOnce(BuiltView)) -> Running {
         self.start_init(|| inside(View::build(plan).unwrap_or_else(|e| panic!("{e}"))))
     }
 
     /// What `View::build` refuses, and how.
     #[track_caller]
-    pub fn refused(&self, plan: &ViewPlan, check: impl FnOnce(ViewError)) {
+    pub(crate) fn refused(&self, plan: &ViewPlan, check: impl FnOnce(ViewError)) {
         self.start_init(|| check(View::build(plan).expect_err("the view must be refused"))).join();
+    }
+
+    /// Builds the view and hands the time that took to `inside`.
+    pub(crate) fn start_timed(&self, plan: &ViewPlan, inside: impl FnOnce(Duration)) -> Running {
+        self.start_init(|| {
+            let before = Instant::now();
+            View::build(plan).unwrap_or_else(|e| panic!("{e}"));
+            inside(before.elapsed());
+        })
+    }
+
+    /// Lets the other side of `stream` go on.
+    pub(crate) fn say(&self, mut stream: &UnixStream) {
+        stream.write_all(&[1]).unwrap();
+    }
+
+    /// Waits until the other side says so.
+    pub(crate) fn hear(&self, mut stream: &UnixStream) {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    }
+
+    /// Sends a number.
+    pub(crate) fn tell(&self, mut stream: &UnixStream, number: u128) {
+        stream.write_all(&number.to_ne_bytes()).unwrap();
+    }
+
+    /// Receives a number.
+    pub(crate) fn told(&self, mut stream: &UnixStream) -> u128 {
+        let mut bytes = [0; 16];
+        stream.read_exact(&mut bytes).unwrap();
+        u128::from_ne_bytes(bytes)
+    }
+
+    /// Runs `body` beside, until it is killed.
+    pub(crate) fn background(&self, body: impl FnOnce()) -> Running {
+        let child = stockade_sys::process::fork(CloneFlags::empty(), false, || {
+            body();
+            0
+        });
+        Running(child.unwrap().pid)
+    }
+
+    /// Whether a view comes of it.
+    pub(crate) fn attempt(&self, plan: &ViewPlan) -> bool {
+        let (host, inside) = UnixStream::pair().unwrap();
+        self.start_init(|| self.tell(&inside, u128::from(View::build(plan).is_ok()))).join();
+        self.told(&host) == 1
     }
 
     fn start_init(&self, body: impl FnOnce()) -> Running {
@@ -143,11 +194,17 @@ impl Lab {
 }
 
 /// A process of the lab.
-pub struct Running(i32);
+pub(crate) struct Running(i32);
 
 impl Running {
+    pub(crate) fn kill(self) {
+        nix::sys::signal::kill(Pid::from_raw(self.0), nix::sys::signal::Signal::SIGKILL).unwrap();
+        let status = waitpid(Pid::from_raw(self.0), None).unwrap();
+        assert!(matches!(status, WaitStatus::Signaled(..)), "it ended before: {status:?}");
+    }
+
     #[track_caller]
-    pub fn join(self) {
+    pub(crate) fn join(self) {
         let status = waitpid(Pid::from_raw(self.0), None).unwrap();
         assert_eq!(status, WaitStatus::Exited(Pid::from_raw(self.0), 0), "the process inside failed; see its message");
     }
@@ -155,7 +212,7 @@ impl Running {
 
 /// Runs `body` as the sandboxed command does: its user, no capability.
 #[track_caller]
-pub fn as_command(body: impl FnOnce()) {
+pub(crate) fn as_command(body: impl FnOnce()) {
     let child = stockade_sys::process::fork(CloneFlags::empty(), false, || {
         become_user(&Identity { uid: USER, gid: USER, groups: vec![] }).unwrap();
         drop_all().unwrap();
@@ -165,25 +222,34 @@ pub fn as_command(body: impl FnOnce()) {
     Running(child.unwrap().pid).join();
 }
 
-pub fn grant(path: impl Into<PathBuf>, access: Access) -> Grant {
+pub(crate) fn grant(path: impl Into<PathBuf>, access: Access) -> Grant {
     Grant { path: path.into(), access, create: false }
 }
 
-pub fn steering(path: impl Into<PathBuf>) -> Protected {
+pub(crate) fn steering(path: impl Into<PathBuf>) -> Protected {
     Protected { path: path.into(), steers: true }
 }
 
-pub fn file(path: &str, text: &str) -> ViewFile {
+pub(crate) fn file(path: &str, text: &str) -> ViewFile {
     ViewFile { path: path.into(), bytes: text.into(), mode: 0o644 }
 }
 
+/// Asserts that the command can move `path` neither within its directory nor elsewhere (`away`, on another mount).
+#[track_caller]
+pub(crate) fn assert_pinned(path: &Path, away: &Path) {
+    let beside = fs::rename(path, path.with_file_name("renamed")).unwrap_err();
+    assert_eq!(beside.raw_os_error(), Some(libc::EBUSY), "{path:?}: {beside}");
+    let elsewhere = fs::rename(path, away.join("moved")).unwrap_err();
+    assert!(matches!(elsewhere.raw_os_error(), Some(libc::EBUSY | libc::EXDEV)), "{path:?}: {elsewhere}");
+}
+
 /// The error of opening `path` for reading.
-pub fn read(path: impl AsRef<Path>) -> Result<(), Errno> {
+pub(crate) fn read(path: impl AsRef<Path>) -> Result<(), Errno> {
     rustix::fs::open(path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Bits::empty()).map(drop)
 }
 
 /// The error of opening (or making) `path` for writing.
-pub fn write(path: impl AsRef<Path>) -> Result<(), Errno> {
+pub(crate) fn write(path: impl AsRef<Path>) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     rustix::fs::open(path.as_ref(), flags, Bits::from_raw_mode(0o644)).map(drop)
 }
