@@ -84,7 +84,16 @@ impl CgroupPlan {
             }
         }
         if let Some(hierarchy) = &self.v2 {
-            match v2::make(hierarchy, &name, limits.cpus.is_some()) {
+            // Only what somebody named, and our bound on processes: groups above are not ours to rearrange.
+            let named =
+                [(Controller::Memory, limits.memory.is_some()), (Controller::Cpu, limits.cpus.is_some())].into_iter();
+            let bound_elsewhere = |c: &Controller| self.v1.iter().any(|h| h.controllers.contains(c));
+            let wanted: Vec<_> = named
+                .chain([(Controller::Pids, true)])
+                .filter_map(|(c, wanted)| wanted.then_some(c))
+                .filter(|c| !bound_elsewhere(c))
+                .collect();
+            match v2::make(hierarchy, &name, &wanted) {
                 Ok(dir) => dirs.push(dir),
                 Err(why) => refused.push((Controller::ALL.to_vec(), why)),
             }

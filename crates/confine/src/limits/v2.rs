@@ -15,32 +15,26 @@ use super::{
 /// Where this process goes when it is alone in a group that is to have children.
 const LEAF: &str = "stockade-supervisor";
 
-/// Makes `name` in the nearest group that may have such a child: our own, or one above it.
-pub(super) fn make(hierarchy: &Hierarchy, name: &str, cpu: bool) -> Result<Dir, String> {
+/// Makes `name` in the nearest group that may have such a child with the `wanted` controllers: our own, or one above
+/// it. When none has them all, in the one that has most.
+pub(super) fn make(hierarchy: &Hierarchy, name: &str, wanted: &[Controller]) -> Result<Dir, String> {
     if hierarchy.read_only {
         return Err(format!("{} is mounted read-only", hierarchy.mount.display()));
     }
     let mut refused = Vec::new();
-    let mut bare = None;
+    let mut best: Option<Dir> = None;
     for parent in hierarchy.own.ancestors().take_while(|p| p.starts_with(&hierarchy.mount)) {
-        let controllers = enable(parent, cpu);
-        match make_in(parent, name, controllers) {
-            Ok(dir) if dir.controllers.is_empty() => {
-                // Better than nothing (it counts CPU time and can be killed at once), if nothing better follows.
-                drop_dir(bare.replace(dir));
-            }
-            Ok(dir) => {
-                drop_dir(bare);
-                return Ok(dir);
-            }
+        let has = |dir: &Dir| wanted.iter().filter(|c| dir.controllers.contains(c)).count();
+        match make_in(parent, name, wanted) {
+            Ok(dir) if best.as_ref().is_none_or(|b| has(b) < has(&dir)) => drop_dir(best.replace(dir)),
+            Ok(dir) => drop_dir(Some(dir)),
             Err(why) => refused.push(why),
         }
-        // Without a controller anywhere here there is none further up either.
-        if offered(parent).is_empty() {
+        if best.as_ref().is_some_and(|b| has(b) == wanted.len()) {
             break;
         }
     }
-    bare.ok_or_else(|| refused.join("; "))
+    best.ok_or_else(|| refused.join("; "))
 }
 
 fn drop_dir(dir: Option<Dir>) {
@@ -50,36 +44,37 @@ fn drop_dir(dir: Option<Dir>) {
     }
 }
 
-fn make_in(parent: &Path, name: &str, controllers: Vec<Controller>) -> Result<Dir, String> {
+fn make_in(parent: &Path, name: &str, wanted: &[Controller]) -> Result<Dir, String> {
     let path = parent.join(name);
     fs::create_dir(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
-    let usable = || {
-        fs::OpenOptions::new().write(true).open(path.join("cgroup.procs"))?;
+    // Processes come in only with write access to both: to the group, and to the nearest one above both places.
+    let enter = || {
+        [parent, &path]
+            .iter()
+            .try_for_each(|dir| fs::OpenOptions::new().write(true).open(dir.join("cgroup.procs")).map(drop))?;
         File::open(&path)
     };
-    match usable() {
-        Ok(entry) => Ok(Dir { path, controllers, version2: true, entry }),
+    match enter() {
+        Ok(entry) => Ok(Dir { controllers: enable(parent, wanted), path, version2: true, entry }),
         Err(e) => {
-            let why = format!("cannot use {}: {e}", path.display());
+            let why = format!("cannot enter {}: {e}", path.display());
             let _ = fs::remove_dir(&path);
             Err(why)
         }
     }
 }
 
-/// Controllers that children of `parent` get, after asking for what it offers and we need.
-fn enable(parent: &Path, cpu: bool) -> Vec<Controller> {
-    let mut offered = offered(parent);
-    offered.retain(|c| cpu || *c != Controller::Cpu);
-    let missing = || offered.difference(&enabled(parent)).copied().collect::<Vec<_>>();
-    for controller in missing() {
+/// Controllers that children of `parent` get, after asking for the `wanted` ones that it offers.
+fn enable(parent: &Path, wanted: &[Controller]) -> Vec<Controller> {
+    let (offered, before) = (listed(&parent.join("cgroup.controllers")), enabled(parent));
+    for controller in wanted.iter().filter(|c| offered.contains(c) && !before.contains(c)) {
         // One by one: one that is refused must not take the others with it.
-        if let Err(e) = ask(parent, controller)
+        if let Err(e) = ask(parent, *controller)
             && e.kind() == io::ErrorKind::ResourceBusy
             && make_room(parent).is_ok()
         {
             // What still fails shows below: only what is enabled counts.
-            let _ = ask(parent, controller);
+            let _ = ask(parent, *controller);
         }
     }
     enabled(parent).into_iter().collect()
@@ -102,10 +97,6 @@ fn make_room(parent: &Path) -> io::Result<()> {
         _ => {}
     }
     write_file(&leaf.join("cgroup.procs"), &me)
-}
-
-fn offered(group: &Path) -> BTreeSet<Controller> {
-    listed(&group.join("cgroup.controllers"))
 }
 
 fn enabled(group: &Path) -> BTreeSet<Controller> {
