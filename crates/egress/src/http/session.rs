@@ -67,7 +67,7 @@ pub(crate) struct Session {
     dialled: Mutex<Option<(TcpStream, Grant)>>,
     /// Opened by a CONNECT that was just answered.
     tunnel: Mutex<Option<Tunnel>>,
-    /// The grant of the request being served.
+    /// The grant of the response being streamed.
     current: Mutex<Option<Grant>>,
     granted: Notify,
 }
@@ -111,7 +111,7 @@ impl Session {
         (!self.link.busy()).then(|| self.link.fault().map(Refusal::Request)).flatten()
     }
 
-    /// Waits until the request being served loses its permission.
+    /// Waits until the response being streamed loses its permission.
     pub(crate) async fn lost(&self) -> Refusal {
         loop {
             let current = lock(&self.current).clone();
@@ -162,9 +162,10 @@ impl Session {
         let text = request.uri().authority().map_or("", |a| a.as_str());
         let authority = Authority::parse(text, None).map_err(|e| Refused::early(Violation::from(e)))?;
         let mut grant = self.ask(Door::Connect, authority.clone())?;
-        match grant.dial(&self.shared).await {
+        let dialled = grant.dial(&self.shared).await.map_err(Refusal::from);
+        match dialled.and_then(|upstream| grant.check().map(|()| upstream)) {
             Ok(upstream) => *lock(&self.tunnel) = Some(Tunnel { grant, authority, upstream }),
-            Err(e) => return Err(Refused::granted(grant, e)),
+            Err(refusal) => return Err(Refused::granted(grant, refusal)),
         }
         Ok(Response::new(Either::Left(Full::new(Bytes::new()))))
     }
@@ -186,12 +187,24 @@ impl Session {
             Some((intent, _)) => Grant::ask(&self.shared, intent.clone()).map_err(Refused::asked)?,
             None => self.ask(Door::Forward, authority.clone())?,
         };
-        *lock(&self.current) = Some(grant.clone());
-        self.granted.notify_one();
         let method = request.method().clone();
         let request = forward::rebuild(request, &authority);
-        let (grant, response) = self.send(grant, request).await?;
+        let mut watcher = grant.clone();
+        let sent = tokio::select! {
+            sent = self.send(grant, request) => sent,
+            refusal = watcher.lost() => Err(Refused::granted(watcher.clone(), refusal)),
+        };
+        let (grant, response) = match sent {
+            Ok(sent) => sent,
+            Err(refused) => {
+                // What was sent may still be answered: the connection is of no more use.
+                *self.upstream.lock().await = None;
+                return Err(refused);
+            }
+        };
         self.shared.audit.emit(record::request(grant.facts(), asked, response.status().as_u16()));
+        *lock(&self.current) = Some(grant);
+        self.granted.notify_one();
         let idle = self.shared.config.timers.idle;
         Ok(forward::rebuild_response(response, &method).map(|body| Either::Right(Streamed::new(body, idle, in_flight))))
     }

@@ -1,0 +1,174 @@
+//! Plain HTTP: absolute form through the proxy, and requests inside a tunnel.
+
+use stockade_audit::{Action, Event};
+use stockade_testkit::upstream::{Http, Response as HttpResponse, Tcp};
+use stockade_types::Reason;
+
+use crate::world::World;
+
+#[test]
+fn a_request_is_judged_rebuilt_and_answered_and_another_host_refused() {
+    World::run(|world| {
+        let upstream = Http::hello("192.0.2.10:80");
+        let mut client = world.client();
+        client.send(
+            "POST http://allowed.test/a/b?secret=1 HTTP/1.1\r\nHost: allowed.test\r\nProxy-Connection: keep-alive\r\n\
+             Connection: x-drop\r\nX-Drop: 1\r\nProxy-Authorization: Basic eA==\r\nX-Forwarded-Host: evil.test\r\n\
+             Content-Length: 5\r\n\r\nhello",
+        );
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.body.as_str()), (200, "hello from upstream\n"));
+        let seen = &upstream.requests()[0];
+        assert_eq!(seen.line, "POST /a/b?secret=1 HTTP/1.1");
+        assert_eq!(seen.body, b"hello");
+        assert_eq!(seen.header("host"), Some("allowed.test"));
+        for gone in ["proxy-connection", "connection", "x-drop", "proxy-authorization"] {
+            assert_eq!(seen.header(gone), None, "{gone}");
+        }
+        world.no_refusal();
+        let http =
+            world.events().into_iter().find_map(|e| if let Event::Http(h) = e { Some(h) } else { None }).unwrap();
+        assert_eq!((http.network.action, http.method.as_str(), http.status), (Action::Allowed, "POST", 200));
+        assert_eq!(http.path, "/a/b", "queries carry secrets");
+
+        client.send("GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n");
+        let denied = client.answer();
+        assert_eq!((denied.status, denied.reason().as_str()), (403, "no_policy"));
+        world.one_refusal(Reason::NoPolicy);
+        assert_eq!(upstream.counters().arrivals(), 1);
+    });
+}
+
+#[test]
+fn requests_share_a_connection_and_each_is_judged() {
+    World::run(|world| {
+        let upstream = Http::hello("192.0.2.10:80");
+        let mut client = world.client();
+        for _ in 0..3 {
+            client.send("GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n");
+            assert_eq!(client.answer().status, 200);
+        }
+        assert_eq!(upstream.counters().arrivals(), 1, "kept alive");
+        client.send("GET http://other.test/ HTTP/1.1\r\nHost: other.test\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
+        assert_eq!(upstream.counters().arrivals(), 2, "another host, another connection");
+        assert_eq!(upstream.requests()[3].header("host"), Some("other.test"));
+    });
+}
+
+#[test]
+fn chunked_bodies_pass_and_smuggled_ones_do_not() {
+    World::run(|world| {
+        let upstream = Http::hello("192.0.2.10:80");
+        let head = "POST http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\n";
+        let answer = world.ask(&format!("{head}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"));
+        assert_eq!(answer.status, 200);
+        assert_eq!(upstream.requests()[0].body, b"abcde");
+        for framing in [
+            "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+            "Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
+            "Content-Length: +4\r\n\r\nabcd",
+            "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+            "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+            "X: y\r\n z: folded\r\n\r\n",
+            "X: y\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            let answer = world.ask(&format!("{head}{framing}"));
+            assert_eq!((answer.status, answer.reason().as_str()), (400, "framing"), "{framing:?}");
+            world.one_refusal(Reason::Framing);
+        }
+        assert_eq!(upstream.requests().len(), 1);
+        let mut client = world.client();
+        client.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n"));
+        assert_eq!(client.answer().reason(), "framing", "in the body too");
+        assert_eq!(upstream.requests().len(), 1, "no complete request went up");
+    });
+}
+
+#[test]
+fn upgrades_are_refused() {
+    World::run(|world| {
+        let upstream = Http::hello("192.0.2.10:80");
+        let head = "GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nConnection: Upgrade\r\n";
+        for (upgrade, reason) in [("h2c", Reason::H2c), ("websocket", Reason::Upgrade)] {
+            let answer = world.ask(&format!("{head}Upgrade: {upgrade}\r\n\r\n"));
+            assert_eq!((answer.status, answer.reason().as_str()), (403, reason.code()));
+            world.one_refusal(reason);
+        }
+        upstream.counters().assert_untouched();
+    });
+}
+
+#[test]
+fn redirects_are_the_clients_to_follow_and_each_step_is_judged() {
+    World::run(|world| {
+        let location = "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n";
+        let _upstream = Http::start("192.0.2.10:80", move |_| HttpResponse::Raw(location.into()));
+        let answer = world.ask("GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n");
+        assert_eq!(answer.status, 302);
+        world.no_refusal();
+        let next = world.ask("GET http://169.254.169.254/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n");
+        assert_eq!((next.status, next.reason().as_str()), (403, "ssrf_metadata"));
+        world.one_refusal(Reason::SsrfMetadata);
+    });
+}
+
+#[test]
+fn a_broken_upstream_is_a_502() {
+    World::run(|world| {
+        let get = "GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n";
+        let _upstream = Http::start("192.0.2.10:80", |r| {
+            HttpResponse::Raw(if r.connection == 0 { b"SSH-2.0-x\r\n\r\n".to_vec() } else { Vec::new() })
+        });
+        let answer = world.ask(get);
+        assert_eq!((answer.status, answer.reason().as_str()), (502, "upstream_framing"));
+        world.one_refusal(Reason::UpstreamFraming);
+        let answer = world.ask(get);
+        assert_eq!((answer.status, answer.reason().as_str()), (502, "upstream_connect"));
+        world.one_refusal(Reason::UpstreamConnect);
+    });
+}
+
+#[test]
+fn plain_http_inside_a_tunnel_is_for_the_tunnels_host_only() {
+    World::run(|world| {
+        let upstream = Http::hello("192.0.2.10:443");
+        let mut tunnel = world.tunnel("allowed.test:443");
+        tunnel.send("GET /x HTTP/1.1\r\nHost: allowed.test:443\r\n\r\n");
+        assert_eq!(tunnel.answer().body, "hello from upstream\n");
+        assert_eq!(upstream.requests()[0].target(), "/x");
+        tunnel.send("GET /y HTTP/1.1\r\nHost: evil.test\r\n\r\n");
+        let refused = tunnel.answer();
+        assert_eq!((refused.status, refused.reason().as_str()), (421, "authority_mismatch"));
+        world.one_refusal(Reason::AuthorityMismatch);
+
+        let mut tunnel = world.tunnel("allowed.test:443");
+        tunnel.send("CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test:443\r\n\r\n");
+        let refused = tunnel.answer();
+        assert_eq!((refused.status, refused.reason().as_str()), (403, "l7"));
+        world.one_refusal(Reason::L7);
+        assert_eq!(upstream.requests().len(), 1);
+    });
+}
+
+#[test]
+fn what_is_neither_tls_nor_http_does_not_enter_an_http_endpoint() {
+    World::run(|world| {
+        let upstream = Tcp::sink("192.0.2.10:443");
+        for (bytes, reason) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Reason::H2c),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", Reason::UnknownProtocol),
+            (b"\x00\x01\x02\x03", Reason::UnknownProtocol),
+        ] {
+            let mut tunnel = world.tunnel("allowed.test:443");
+            for byte in bytes {
+                // One segment each; the refusal may come before the last.
+                std::io::Write::write(&mut tunnel.0, &[*byte]).ok();
+            }
+            tunnel.rest();
+            world.one_refusal(reason);
+        }
+        assert_eq!(upstream.counters.bytes(), 0);
+    });
+}

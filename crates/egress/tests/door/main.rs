@@ -1,0 +1,11 @@
+//! The door against real sockets: every refusal beside the same thing allowed, with upstreams that count what reached
+//! them and an audit that is read.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod connect;
+mod direct;
+mod forward;
+mod names;
+mod relay;
+mod reload;
+mod world;
