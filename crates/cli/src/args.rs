@@ -171,9 +171,8 @@ pub(crate) enum AuditCommand {
     },
     /// Check the hash chain
     Verify {
-        /// The log, oldest file first when it was rotated
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
+        /// The log; the files it was rotated into are found beside it
+        file: PathBuf,
         /// The hash the last line must have: detects a cut-off end
         #[arg(long, value_name = "HASH")]
         expect_head: Option<String>,

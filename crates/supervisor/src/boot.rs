@@ -14,14 +14,15 @@ use stockade_audit::{
     Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, ProcessActivity, Rotation, Settings, Summary, Tap, Writer,
 };
 use stockade_confine::{
-    limits::{Cgroup, Usage},
-    message::{Order, Outcome, Spawn, Size, send},
+    limits::{self, Cgroup, Usage},
+    message::{Order, Outcome, Size, Spawn, send},
+    plan::Mode,
     privileges,
     sandbox::{Sandbox, Starting},
 };
 use stockade_egress::{Config as DoorConfig, Deps, Listeners, resolver};
-use stockade_policy::{Learned, Posture as PolicyPosture, Snapshot};
-use stockade_types::{Generation, LayerStatus, SandboxId};
+use stockade_policy::{Posture as PolicyPosture, Snapshot};
+use stockade_types::{Generation, Layer, LayerStatus, SandboxId};
 use tokio::sync::watch;
 
 use crate::{
@@ -94,8 +95,10 @@ struct Serving<'a> {
     policy: watch::Sender<Arc<Snapshot>>,
     refusals: Option<Refusals>,
     signals: nix::sys::signal::SigSet,
+    /// Everything that can happen while the command runs arrives here.
+    events: Option<(mpsc::Sender<Event>, mpsc::Receiver<Event>)>,
     /// Ends the door when dropped.
-    _open: tokio::sync::oneshot::Sender<()>,
+    open: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
 impl<'a> Prepared<'a> {
@@ -116,13 +119,14 @@ impl<'a> Prepared<'a> {
     fn isolate(mut self) -> Result<Isolated<'a>, Error> {
         let ports = endpoint_ports(&self.decided);
         self.decided.plan.fence.transparent_ports = ports;
-        let (cgroup, limits) = Cgroup::create(self.id.as_str(), &self.decided.limits)?;
         let plan = &mut self.decided.plan;
-        if cgroup.is_none() {
-            plan.rlimits = plan.rlimits.without_cgroup(&self.decided.limits);
+        let limits = limits::establish(&self.id, &self.decided.limits, plan.mode == Mode::Rootless);
+        if let Some(unmet) = limits.unmet() {
+            return Err(Error::Limits(unmet));
         }
-        let starting = Starting::fork(plan, &self.decided.filter)?;
-        starting.go(plan, cgroup.as_ref())?;
+        plan.rlimits = limits.rlimits;
+        let starting = Starting::fork(plan, &self.decided.filter, limits.cgroup.as_ref())?;
+        starting.go(plan)?;
         privileges::harden_supervisor().map_err(|e| Error::Option(e.to_string()))?;
         // Init builds meanwhile.
         let posture = match self.config.posture {
@@ -132,11 +136,11 @@ impl<'a> Prepared<'a> {
         let modules = &self.decided.steering.modules;
         let snapshot = Snapshot::compile(&self.decided.policy, modules, Generation::FIRST, posture)?;
         let mut sandbox = starting.ready(&self.decided.plan)?;
-        sandbox.layers.push(limits);
+        sandbox.layers.push(LayerStatus { layer: Layer::Limits, enforcement: limits.enforcement() });
         if let Some(failure) = self.decided.plan.unmet(&sandbox.layers) {
             return Err(stockade_confine::sandbox::StartError::Layer(failure).into());
         }
-        Ok(Isolated { before: self, sandbox, cgroup, snapshot: Arc::new(snapshot) })
+        Ok(Isolated { before: self, sandbox, cgroup: limits.cgroup, snapshot: Arc::new(snapshot) })
     }
 }
 
@@ -169,15 +173,20 @@ impl<'a> Isolated<'a> {
             resolver: Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?),
         };
         let listeners = Listeners {
-            proxy: std::mem::take(&mut sandbox.sockets.proxy),
+            proxy: sandbox.sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
             transparent: std::mem::take(&mut sandbox.sockets.transparent),
             dns_udp: std::mem::take(&mut sandbox.sockets.dns_udp),
             dns_tcp: std::mem::take(&mut sandbox.sockets.dns_tcp),
         };
-        let entered = runtime.enter();
+        let (events, inbox) = mpsc::channel();
+        let failed = events.clone();
         let door = DoorConfig::default().build(deps);
-        door.serve(listeners, async move { drop(closed.await) }).map_err(|e| Error::Door(e.to_string()))?;
-        drop(entered);
+        runtime.spawn(async move {
+            if let Err(e) = door.serve(listeners, async move { drop(closed.await) }).await {
+                // Nobody to tell when the run is over already.
+                let _ = failed.send(Event::DoorFailed(e.to_string()));
+            }
+        });
         let refusals = match sandbox.sockets.nflog.take() {
             Some(fd) => Some(Refusals::listen(fd, audit.clone(), reader).map_err(Error::io("read refused traffic"))?),
             None => None,
@@ -196,7 +205,8 @@ impl<'a> Isolated<'a> {
             policy,
             refusals,
             signals,
-            _open: open,
+            events: Some((events, inbox)),
+            open: Some(open),
         })
     }
 }
@@ -228,7 +238,7 @@ impl Serving<'_> {
         if self.config.voice >= Voice::Notices {
             self.decided.notices.iter().for_each(|n| eprintln!("stockade: {n}"));
         }
-        let (events, inbox) = mpsc::channel();
+        let (events, inbox) = self.events.take().unwrap_or_else(mpsc::channel);
         running::listen(&self.sandbox.channel, events.clone()).map_err(Error::io("listen to init"))?;
         let deliver = events.clone();
         signals::listen(&self.signals, move |s| deliver.send(Event::Signal(s)).is_ok()).map_err(Error::io("listen for signals"))?;
@@ -288,28 +298,31 @@ impl Serving<'_> {
         if let Some(refusals) = self.refusals.take() {
             refusals.finish();
         }
-        let usage = Cgroup::usage_or_children(self.cgroup.as_ref());
+        let usage = self.cgroup.as_ref().map_or_else(Usage::of_children, Cgroup::usage);
         let (code, detail) = match &end {
             End::Command(outcome) => (outcome.code(), describe(*outcome)),
             End::TimedOut => (EXIT_TIMED_OUT, "the command's time was up".to_owned()),
             End::NotStarted(e) => (125, e.to_string()),
             End::Lost => (125, "init ended unexpectedly".to_owned()),
+            End::Door(why) => (125, format!("the proxy failed: {why}")),
         };
         if let Some(pid) = pid.and_then(|p| u32::try_from(p).ok()) {
             let uid = self.decided.account.identity.uid;
             let argv = Vec::new();
             self.audit.emit(AuditEvent::Process(ProcessActivity { launched: false, pid, argv, uid, exit: Some(code) }));
         }
-        let phase = if matches!(end, End::Lost | End::NotStarted(_)) { "fail" } else { "stop" };
+        let phase = if matches!(end, End::Lost | End::NotStarted(_) | End::Door(_)) { "fail" } else { "stop" };
         let reason = None;
         self.audit.emit(AuditEvent::Lifecycle(Lifecycle { phase, reason, layers: Vec::new(), detail }));
-        self.runtime.shutdown_background();
+        drop(self.open.take());
+        self.runtime.shutdown_timeout(Duration::from_millis(200));
         // Whatever could not be written in time is counted in the log itself.
         let _ = self.audit.flush(FLUSH);
         let _ = self.writer.close(FLUSH);
         match end {
             End::NotStarted(e) => return Err(Error::Spawn(e)),
             End::Lost => return Err(Error::Lost),
+            End::Door(why) => return Err(Error::Door(why)),
             End::Command(_) | End::TimedOut => {}
         }
         if let (Posture::Learn(output), Some(recording)) = (&self.config.posture, &self.learned) {

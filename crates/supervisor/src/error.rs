@@ -2,7 +2,7 @@
 
 use std::io;
 
-use stockade_confine::{limits::LimitsError, message::SpawnError, sandbox::StartError};
+use stockade_confine::{message::SpawnError, sandbox::StartError};
 
 use crate::{identity::IdentityError, steering::SteeringError, stdio::StdioError, workspace::WorkspaceError};
 
@@ -28,8 +28,8 @@ pub enum Error {
     #[error(transparent)]
     Stdio(#[from] StdioError),
     /// A limit that is named cannot be enforced.
-    #[error("limits: {0}")]
-    Limits(#[from] LimitsError),
+    #[error("{0}\nnothing was run")]
+    Limits(String),
     /// The sandbox does not stand. Nothing was run.
     #[error("the sandbox cannot be built: {0}\nnothing was run; `stockade doctor` shows what this machine can enforce")]
     Start(#[from] StartError),

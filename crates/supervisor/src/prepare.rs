@@ -15,7 +15,7 @@ use stockade_confine::{
     seccomp::{Arch, Filter},
     view::{Access as ViewAccess, Grant, Protected, ViewFile, ViewPlan},
 };
-use stockade_policy::{Policy, model};
+use stockade_policy::Policy;
 
 use crate::{
     config::{Access, Config, Posture},
@@ -63,7 +63,7 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
         _ => Some(workspace::resolve(config.workspace.path.as_deref(), env::home_dir().as_deref())?),
     };
     let wanted = match &config.user {
-        Some(text) => text.parse().map_err(|e| Error::Option(format!("--user {text}: {e}")))?,
+        Some(text) => text.parse().map_err(|e: String| Error::Option(format!("--user {text}: {e}")))?,
         None => policy.process().user.clone(),
     };
     let account = identity::choose(mode, &wanted, workspace.as_deref())?;
@@ -83,7 +83,7 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
         view,
         fence: fence::Spec { transparent_ports: BTreeSet::new(), private_port: TRANSPARENT_PORT, group: NFLOG_GROUP },
         proxy_port: PROXY_PORT,
-        rlimits: Rlimits::new(&limits),
+        rlimits: Rlimits::default(),
         require,
     };
     let environment = environment::build(env::vars_os(), &config.env, &account, PROXY_PORT, &cwd);
@@ -116,7 +116,7 @@ fn mode() -> Mode {
 fn limits(config: &Config, policy: &Policy) -> Result<LimitPlan, Error> {
     let p = &policy.process().limits;
     let memory = match &config.limits.memory {
-        Some(text) => Some(model::size(text).map_err(|e| Error::Option(format!("--memory {text}: {e}")))?),
+        Some(text) => Some(stockade_policy::size(text).map_err(|e| Error::Option(format!("--memory {text}: {e}")))?),
         None => p.memory,
     };
     let cpus = config.limits.cpus.or(p.cpus);
@@ -128,7 +128,14 @@ fn limits(config: &Config, policy: &Policy) -> Result<LimitPlan, Error> {
         Some(n) => std::num::NonZeroU64::new(n),
         None => p.pids,
     };
-    Ok(LimitPlan { memory, cpus, pids, open_files: p.open_files, best_effort: p.best_effort })
+    let number = |n: Option<std::num::NonZeroU64>| n.map(std::num::NonZeroU64::get);
+    Ok(LimitPlan {
+        memory: number(memory),
+        cpus,
+        pids: number(pids),
+        open_files: number(p.open_files),
+        best_effort: p.best_effort,
+    })
 }
 
 /// What the policy asks for that weakens the sandbox: said at every start.

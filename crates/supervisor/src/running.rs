@@ -38,6 +38,8 @@ pub(crate) enum Event {
     Signal(Signal),
     /// A policy file changed.
     PolicyChanged,
+    /// The door cannot serve any more.
+    DoorFailed(String),
 }
 
 /// What the loop tells the rest of the supervisor about.
@@ -65,6 +67,8 @@ pub(crate) enum End {
     NotStarted(SpawnError),
     /// Init ended first.
     Lost,
+    /// The door failed; the command was ended with it.
+    Door(String),
 }
 
 /// Reads init's reports on a thread of its own.
@@ -139,7 +143,7 @@ impl<'a, O: Observer> Running<'a, O> {
         let _ = send(self.channel, &Order::Stop, &[]);
         self.drain();
         drop(self.terminal);
-        let end = if self.timed_out && !matches!(end, End::NotStarted(_)) { End::TimedOut } else { end };
+        let end = if self.timed_out && matches!(end, End::Command(_)) { End::TimedOut } else { end };
         (end, self.observer)
     }
 
@@ -172,6 +176,7 @@ impl<'a, O: Observer> Running<'a, O> {
             Event::InitGone => return Some(End::Lost),
             Event::Signal(signal) => self.signal(signal),
             Event::PolicyChanged => self.reload(),
+            Event::DoorFailed(why) => return Some(End::Door(why)),
         }
         None
     }

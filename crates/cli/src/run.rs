@@ -1,0 +1,164 @@
+//! `run` and `learn`.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
+};
+
+use stockade_supervisor::{self as supervisor, Access, Config, Finished, Limits, Posture, TerminalChoice, Voice, Workspace};
+use stockade_types::Escaped;
+
+use crate::{
+    Failure,
+    args::{LearnArgs, LogLevel, RunArgs, SandboxArgs},
+};
+
+/// Rows of the summary that are shown.
+const SHOWN: usize = 10;
+
+/// `stockade run`.
+pub(crate) fn run(args: RunArgs) -> Result<u8, Failure> {
+    let mut config = config(args.sandbox, Posture::Enforce)?;
+    config.allow = args.allow;
+    let finished = supervisor::run(&config)?;
+    say_blocked(&config, &finished);
+    say_usage(&config, &finished);
+    Ok(finished.code)
+}
+
+/// `stockade learn`.
+pub(crate) fn learn(args: LearnArgs) -> Result<u8, Failure> {
+    let output = std::path::absolute(&args.output)?;
+    let config = config(args.sandbox, Posture::Learn(output.clone()))?;
+    let finished = supervisor::run(&config)?;
+    eprintln!("stockade: the policy that allows what was seen is in {}", output.display());
+    say_usage(&config, &finished);
+    Ok(finished.code)
+}
+
+fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
+    Ok(Config {
+        command: args.command,
+        policy: args.policy,
+        allow: Vec::new(),
+        posture,
+        workspace: args.workspace.as_deref().map(workspace).transpose()?.unwrap_or_default(),
+        env: args.env.into_iter().filter_map(variable).collect::<Result<_, _>>()?,
+        user: args.user,
+        limits: Limits { memory: args.memory, cpus: args.cpus, pids: args.pids },
+        timeout: args.timeout,
+        audit_log: args.audit_log,
+        require: args.require,
+        terminal: if args.terminal { TerminalChoice::Always } else { TerminalChoice::Auto },
+        voice: match args.log_level {
+            LogLevel::Error => Voice::Errors,
+            LogLevel::Notice => Voice::Notices,
+            LogLevel::Info => Voice::Denials,
+            LogLevel::Debug => Voice::Everything,
+        },
+        read_only: Vec::new(),
+    })
+}
+
+/// `DIR`, `DIR:ro`, `DIR:rw`, `none`.
+fn workspace(text: &OsStr) -> Result<Workspace, Failure> {
+    if text == "none" {
+        return Ok(Workspace { path: None, access: Some(Access::None) });
+    }
+    let bytes = text.as_bytes();
+    let suffixes = [(&b":ro"[..], Access::ReadOnly), (b":rw", Access::ReadWrite), (b":none", Access::None)];
+    let split = suffixes.iter().find_map(|(s, access)| Some((bytes.strip_suffix(*s)?, *access)));
+    let (dir, access) = split.map_or((bytes, None), |(dir, access)| (dir, Some(access)));
+    if dir.is_empty() {
+        return Err(Failure::new("--workspace: the directory is missing; write DIR, DIR:ro or DIR:rw"));
+    }
+    Ok(Workspace { path: Some(PathBuf::from(OsStr::from_bytes(dir))), access })
+}
+
+/// `K=V` sets; `K` passes on, and is nothing when the variable is not set.
+fn variable(text: OsString) -> Option<Result<(OsString, OsString), Failure>> {
+    let bytes = text.as_bytes();
+    let (name, value) = match bytes.iter().position(|&b| b == b'=') {
+        Some(at) => (bytes.get(..at)?.to_vec(), Some(OsString::from_vec(bytes.get(at + 1..)?.to_vec()))),
+        None => (bytes.to_vec(), std::env::var_os(&text)),
+    };
+    if name.is_empty() {
+        return Some(Err(Failure::new("--env: the variable's name is missing; write K=V, or K to pass one on")));
+    }
+    value.map(|v| Ok((OsString::from_vec(name), v)))
+}
+
+/// What was blocked, and the policy lines that would allow it.
+fn say_blocked(config: &Config, finished: &Finished) {
+    let blocked = finished.summary.blocked();
+    if config.voice < Voice::Notices || blocked.is_empty() {
+        return;
+    }
+    eprintln!("stockade: {} blocked", plural(finished.summary.blocked_in_all(), "connection"));
+    for row in blocked.iter().take(SHOWN) {
+        let port = row.port.map(|p| format!(":{p}")).unwrap_or_default();
+        let reason = row.reason.map_or("", |r| r.code());
+        eprintln!("  {:>5} × {}{port}  {reason}", row.count, Escaped(&row.host));
+        if let Some(allow) = &row.suggestion {
+            eprintln!("          to allow it: {}", hint(config, row, allow));
+        }
+    }
+    if blocked.len() > SHOWN {
+        eprintln!("  and {} more; `--audit-log FILE` keeps them all", blocked.len() - SHOWN);
+    }
+    if let Some(head) = &finished.head {
+        let head = head.get();
+        eprintln!("stockade: audit log {}, line {}, head {}", head.path.display(), head.sequence, head.hash);
+    }
+}
+
+/// On the command line where there is no policy file yet, else as the line to add.
+fn hint(config: &Config, row: &stockade_audit::Blocked, yaml: &str) -> String {
+    match (config.policy.is_empty(), row.port) {
+        (true, Some(port)) => format!("--allow {}:{port}", Escaped(&row.host)),
+        (true, None) => format!("--allow {}", Escaped(&row.host)),
+        (false, _) => format!("add to the policy\n{}", indent(yaml)),
+    }
+}
+
+fn indent(yaml: &str) -> String {
+    yaml.lines().map(|l| format!("            {l}")).collect::<Vec<_>>().join("\n")
+}
+
+fn say_usage(config: &Config, finished: &Finished) {
+    if config.voice < Voice::Everything {
+        return;
+    }
+    let usage = &finished.usage;
+    let memory = usage.peak_memory.map_or_else(|| "unknown".to_owned(), |b| format!("{} MiB", b >> 20));
+    let processes = usage.peak_processes.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    eprintln!("stockade: used {:.2} s of CPU, {memory} of memory at most, {processes} processes at most", usage.cpu.as_secs_f64());
+}
+
+fn plural(n: u64, word: &str) -> String {
+    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workspaces() {
+        let parse = |t: &str| workspace(OsStr::new(t)).map(|w| (w.path, w.access)).map_err(|f| f.text);
+        assert_eq!(parse("a"), Ok((Some("a".into()), None)));
+        assert_eq!(parse("a:ro"), Ok((Some("a".into()), Some(Access::ReadOnly))));
+        assert_eq!(parse("a:b"), Ok((Some("a:b".into()), None)));
+        assert_eq!(parse("none"), Ok((None, Some(Access::None))));
+        assert!(parse(":ro").is_err());
+    }
+
+    #[test]
+    fn variables() {
+        let parse = |t: &str| variable(t.into()).map(|r| r.map_err(|f| f.text));
+        assert_eq!(parse("K=a=b"), Some(Ok(("K".into(), "a=b".into()))));
+        assert_eq!(parse("STOCKADE_NO_SUCH_VARIABLE"), None);
+        assert!(parse("=v").is_some_and(|r| r.is_err()));
+    }
+}
