@@ -78,6 +78,14 @@ pub enum ViewError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The kernel, or a filter around Stockade, does not know a call that the view is made with.
+    #[error(
+        "mount view: {what}: the system call is not there: the view needs Linux 5.12 or newer, and an outer container must let open_tree, move_mount, fsopen and mount_setattr through (Docker: a newer seccomp profile; gVisor has none of them)"
+    )]
+    NoMountApi {
+        /// What was attempted.
+        what: &'static str,
+    },
     /// A device node of the machine is not what its name says.
     #[error("mount view: /dev/{name} is not the character device {major}:{minor}: repair /dev on this machine")]
     WrongDevice {
@@ -97,6 +105,21 @@ pub(super) trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     fn at(self, what: &'static str, path: impl AsRef<Path>) -> Result<T, ViewError> {
-        self.map_err(|e| ViewError::Os { what, path: path.as_ref().to_owned(), source: e.into() })
+        self.map_err(|e| match e.into() {
+            e if e.raw_os_error() == Some(nix::libc::ENOSYS) => ViewError::NoMountApi { what },
+            source => ViewError::Os { what, path: path.as_ref().to_owned(), source },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_system_call_is_told_from_a_refused_one() {
+        let fail = |code| Err::<(), _>(io::Error::from_raw_os_error(code)).at("copy", "/usr").unwrap_err();
+        assert!(matches!(fail(nix::libc::ENOSYS), ViewError::NoMountApi { what: "copy" }));
+        assert_eq!(fail(nix::libc::EPERM).to_string(), "mount view: copy /usr: Operation not permitted (os error 1)");
     }
 }

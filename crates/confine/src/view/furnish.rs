@@ -75,15 +75,16 @@ pub(super) struct Inside {
     /// Hidden paths that could not be hidden.
     pub(super) bare: Vec<String>,
     covered: Covered,
+    /// Roots of granted trees.
+    grounds: Vec<PathBuf>,
     blank: Blank,
 }
 
 impl Inside {
     /// Hands the covers over to whoever watches them. Inside the view.
     pub(super) fn watch(self, root: &NewRoot) -> Result<Masks, ViewError> {
-        let granted = |p: &&ViewPath| p.is_dir && p.access != PathAccess::List && p.access != PathAccess::Device;
-        let ground = |p: &ViewPath| Ok(Ground { path: p.path.clone(), fd: root.open(&p.path)? });
-        let grounds: Result<Vec<_>, ViewError> = self.paths.iter().filter(granted).map(ground).collect();
+        let ground = |path: PathBuf| Ok(Ground { fd: root.open(&path)?, path });
+        let grounds: Result<Vec<_>, ViewError> = self.grounds.into_iter().map(ground).collect();
         Masks::new(grounds?, self.blank, self.covered)
     }
 
@@ -127,7 +128,8 @@ pub(super) fn furnish(root: &mut NewRoot, plan: &ViewPlan, outside: Outside) -> 
     root.directory(Path::new(OWN), 0o755)?;
     let blank = system::blank(root)?;
     let covered = Covered { covers: Vec::new(), absent: wanted.absent };
-    let mut inside = Inside { paths: Vec::new(), notes: Vec::new(), bare: wanted.bare, covered, blank };
+    let mut inside =
+        Inside { paths: Vec::new(), notes: Vec::new(), bare: wanted.bare, covered, grounds: Vec::new(), blank };
     system_directories(root, &mut inside, nodes, &gpu)?;
     let workspace = plan.workspace.as_deref().map(|outside| (granted.inside(outside), outside));
     for (path, piece) in pieces(plan, granted, wanted.covers) {
@@ -202,6 +204,9 @@ fn place(root: &mut NewRoot, plan: &ViewPlan, inside: &mut Inside, path: &Path, 
         }
         Piece::Source(source) => {
             inside.add(path, source.access, source.is_dir);
+            if source.is_dir {
+                inside.grounds.push(path.to_owned());
+            }
             root.mount(path, source.mount)?;
         }
         Piece::Cover(kind) => match root.find(path) {

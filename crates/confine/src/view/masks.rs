@@ -1,20 +1,22 @@
 //! `hidden` and steering files: masks over what must not be seen, read-only covers over what must not be changed, and
 //! pins on the directories above them. A mount cannot be renamed or removed from inside, so `mv .git x; mkdir .git`
-//! fails; a program outside can still replace a masked file, which detaches the mask. Then it is put back and reported.
+//! fails; a program outside can still replace a masked file, which detaches the mask. Then it is put back and reported:
+//! at once where the kernel tells of a detached mount, within a second where a program outside renamed a directory.
+//! (inotify would tell of that too, but closing its descriptor made every sandbox end some 10 ms later.)
 
 use std::{
     fmt,
     fs::File,
     io,
-    mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::{
     event::epoll,
-    fs::{FileType, Mode, OFlags, ResolveFlags, inotify, openat2},
+    fs::{FileType, Mode, OFlags, ResolveFlags, openat2},
     io::Errno,
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
 };
 use stockade_sys::mount::Reach;
 
@@ -53,6 +55,13 @@ pub(super) struct Covered {
     pub(super) absent: Vec<PathBuf>,
 }
 
+/// How long a directory that a program outside renamed may lie bare.
+const SLOW: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long a path may lie bare that was removed and came back: programs that save so do it within moments...
+const FAST: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// ...and this often it is looked for, before that is no longer expected.
+const FAST_LOOKS: u32 = 100;
+
 /// One mount that is watched.
 #[derive(Debug)]
 struct Cover {
@@ -90,10 +99,12 @@ pub struct Masks {
     blank: Blank,
     /// Its poll tells of detached mounts.
     _mountinfo: File,
-    /// Tells of entries made, removed and renamed in the directories that matter.
-    entries: OwnedFd,
+    /// Tells when to look without being told.
+    timer: OwnedFd,
     /// Both of them, as one descriptor to poll.
     both: OwnedFd,
+    /// How often still to look at short intervals.
+    fast_looks: u32,
 }
 
 /// What masks are made of.
@@ -139,20 +150,30 @@ impl Masks {
     /// Takes over the watch. To be called inside the view, where /proc is the new one.
     pub(super) fn new(grounds: Vec<Ground>, blank: Blank, covered: Covered) -> Result<Self, ViewError> {
         let mountinfo = Path::new("/proc/self/mountinfo");
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let mount_table = File::open(mountinfo).at("open", mountinfo)?;
-        let entries = inotify::init(flags).at("watch directories below", "/")?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).at("watch", mountinfo)?;
         let both = epoll::create(epoll::CreateFlags::CLOEXEC).at("watch", mountinfo)?;
         let data = epoll::EventData::new_u64;
         epoll::add(&both, &mount_table, data(0), epoll::EventFlags::PRI).at("watch", mountinfo)?;
-        epoll::add(&both, &entries, data(1), epoll::EventFlags::IN).at("watch directories below", "/")?;
-        let mut masks =
-            Self { grounds, covers: Vec::new(), absent: Vec::new(), blank, _mountinfo: mount_table, entries, both };
+        epoll::add(&both, &timer, data(1), epoll::EventFlags::IN).at("watch", mountinfo)?;
+        let mut masks = Self {
+            grounds,
+            covers: Vec::new(),
+            absent: Vec::new(),
+            blank,
+            _mountinfo: mount_table,
+            timer,
+            both,
+            fast_looks: 0,
+        };
         for (path, kind, mount) in covered.covers {
             if let Some((ground, below)) = masks.ground(&path) {
-                masks.watch(ground, &below).at("watch", &path)?;
                 masks.covers.push(Cover { ground, below, kind, mount: Some(mount) });
             }
+        }
+        if !masks.covers.is_empty() {
+            masks.look_again_in(SLOW).at("watch", mountinfo)?;
         }
         masks.absent = covered.absent.iter().filter_map(|path| masks.ground(path)).collect();
         Ok(masks)
@@ -166,15 +187,14 @@ impl Masks {
         Some((index, path.strip_prefix(&ground.path).ok()?.to_owned()))
     }
 
-    /// Whether anything is covered or awaited: without, there is nothing to poll.
+    /// Whether there is nothing to watch.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
-        self.covers.is_empty() && self.absent.is_empty()
+        self.covers.is_empty()
     }
 
     /// Looks at every cover, puts back those that are gone, and says what happened.
     pub fn check(&mut self) -> Vec<MaskEvent> {
-        self.drain();
         let mut events = Vec::new();
         for at in 0..self.covers.len() {
             let (ground, below, kind) = (self.covers[at].ground, self.covers[at].below.clone(), self.covers[at].kind);
@@ -192,10 +212,11 @@ impl Masks {
                 Ok(None) => {}
                 Err(e) => events.push(MaskEvent::Lost { path, why: e.to_string() }),
             }
-            if let Err(e) = self.watch(ground, &below) {
-                events.push(MaskEvent::Lost { path: self.path(&self.covers[at]), why: e.to_string() });
-            }
         }
+        self.fast_looks = if events.is_empty() { self.fast_looks.saturating_sub(1) } else { FAST_LOOKS };
+        let missing = self.covers.iter().any(|c| c.mount.is_none());
+        // Setting the timer also takes back that it has run out. It cannot fail with a fixed, valid time.
+        self.look_again_in(if missing && self.fast_looks > 0 { FAST } else { SLOW }).ok();
         events
     }
 
@@ -246,31 +267,9 @@ impl Masks {
         Ok(Some(id))
     }
 
-    /// Watches the directories on the way to `below`, as far as they exist.
-    fn watch(&self, ground: usize, below: &Path) -> io::Result<()> {
-        let flags = inotify::WatchFlags::CREATE
-            | inotify::WatchFlags::DELETE
-            | inotify::WatchFlags::MOVED_FROM
-            | inotify::WatchFlags::MOVED_TO
-            | inotify::WatchFlags::ONLYDIR;
-        for ancestor in below.ancestors().skip(1) {
-            let directory = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
-            if let Ok(fd) = self.find(ground, directory) {
-                let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
-                match inotify::add_watch(&self.entries, path, flags) {
-                    Ok(_) | Err(Errno::NOTDIR) => {}
-                    Err(e) => return Err(e.into()),
-                }
-            }
-        }
+    fn look_again_in(&self, interval: Timespec) -> io::Result<()> {
+        let setting = Itimerspec { it_interval: interval, it_value: interval };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting)?;
         Ok(())
-    }
-
-    /// Takes what the watch has queued; which entries changed does not matter. One buffer only: more makes the
-    /// descriptor ready again, and a command that floods it delays nobody else.
-    fn drain(&self) {
-        let mut space = [MaybeUninit::uninit(); 16 * 1024];
-        let mut reader = inotify::Reader::new(&self.entries, &mut space);
-        while reader.next().is_ok() && !reader.is_buffer_empty() {}
     }
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::{fs::symlink, net::UnixStream},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -203,6 +204,39 @@ fn a_save_from_outside_detaches_a_mask_and_it_is_put_back() {
         lab.hear(&host);
         lab.put(".env", "again");
         lab.say(&host);
+        running.join();
+    });
+}
+
+#[test]
+fn a_detached_mask_is_noticed_at_once() {
+    both(|lab| {
+        let mut plan = lab.plan();
+        let env = lab.put(".env", "old");
+        plan.hidden = vec![env.clone()];
+        let (host, inside) = UnixStream::pair().unwrap();
+        let rounds = 8;
+        let running = lab.start(&plan, |mut view| {
+            let mut best = Duration::MAX;
+            for _ in 0..rounds {
+                view.check_masks();
+                let before = Instant::now();
+                lab.say(&inside);
+                assert!(woken(&view));
+                best = best.min(before.elapsed());
+                lab.hear(&inside);
+                view.check_masks();
+                as_command(|| assert_eq!(read(&env), Err(Errno::ACCESS)));
+            }
+            // Without word from the kernel it would be looked at after a second.
+            assert!(best < Duration::from_millis(500), "{best:?}");
+        });
+        for _ in 0..rounds {
+            lab.hear(&host);
+            lab.put(".env.tmp", "new");
+            fs::rename(lab.work().join(".env.tmp"), &env).unwrap();
+            lab.say(&host);
+        }
         running.join();
     });
 }
