@@ -215,6 +215,14 @@ words! {
         Perf = "perf",
         /// BPF programs.
         Bpf = "bpf",
+        /// Page faults handled by the program itself.
+        Userfaultfd = "userfaultfd",
+        /// Address randomisation off, and other execution domains.
+        Personality = "personality",
+        /// Executable memory files asked for by name.
+        MemfdExec = "memfd_exec",
+        /// System call notification listeners.
+        SeccompNotify = "seccomp_notify",
     }
 }
 

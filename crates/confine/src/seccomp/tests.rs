@@ -191,6 +191,13 @@ fn a_relaxation_lifts_its_rows_and_no_other() {
 }
 
 #[test]
+fn the_policy_s_words_are_the_rows_words() {
+    let ours: BTreeSet<String> = relaxations(&rows().unwrap()).into_iter().map(|r| r.name).collect();
+    let policy = stockade_policy::Relaxation::ALL.iter().map(|r| r.name().to_owned()).collect();
+    assert_eq!(ours, policy);
+}
+
+#[test]
 fn an_unknown_relaxation_names_the_known_ones() {
     let e = Filter::compile(Arch::X86_64, &["everything"]).unwrap_err().to_string();
     assert!(e.contains("`everything`") && e.contains("ptrace") && e.contains("userns"), "{e}");
