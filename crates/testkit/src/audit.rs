@@ -112,7 +112,10 @@ impl Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|event| writeln!(f, "  {}", event.0))
+        self.0.iter().try_for_each(|event| {
+            let message = event.text("/message").unwrap_or_default();
+            writeln!(f, "  {} {}: {message}", event.class(), event.reason().unwrap_or("-"))
+        })
     }
 }
 

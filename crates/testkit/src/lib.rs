@@ -16,4 +16,4 @@ pub mod upstream;
 pub use audit::{Event, Events};
 pub use machine::Feature;
 pub use outer::Outer;
-pub use runner::{Finished, Mode, Stockade};
+pub use runner::{Finished, Mode, Outcome, Running, Stockade};

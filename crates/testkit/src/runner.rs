@@ -17,7 +17,7 @@ use std::{
 use nix::unistd::Uid;
 use tempfile::TempDir;
 
-pub use process::{Finished, Running};
+pub use process::{Finished, Outcome, Running};
 
 /// The uid that rootless runs have.
 pub const ORDINARY_UID: u32 = 1000;
@@ -157,6 +157,19 @@ impl Stockade {
         self.run(&["/bin/sh", "-c", script])
     }
 
+    /// Runs the probe program with these tries (see `src/bin/probe.rs`) to its end.
+    ///
+    /// # Panics
+    /// As [`Self::run`], and when the probe was not built.
+    #[track_caller]
+    pub fn probe<S: AsRef<str>>(self, tries: &[S]) -> Finished {
+        let probe = self.work().join("probe");
+        fs::copy(beside_the_test("probe"), &probe).expect("copying the probe");
+        let words = [probe.to_str().expect("a temporary path is text")].into_iter();
+        let words: Vec<&str> = words.chain(tries.iter().map(AsRef::as_ref)).collect();
+        self.run(&words)
+    }
+
     /// Starts `command`; its output is collected while it runs.
     ///
     /// # Panics
@@ -167,7 +180,8 @@ impl Stockade {
         let mut line = self.command();
         line.arg(&self.subcommand).args(&self.args).arg("--audit-log").arg(&log);
         if !self.explicit_workspace {
-            line.arg("--workspace").arg(self.work());
+            // Said in full: a policy without `filesystem` grants nothing by itself.
+            line.arg("--workspace").arg(format!("{}:rw", self.work().display()));
         }
         line.arg("--").args(command);
         line.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -210,12 +224,17 @@ impl Stockade {
 pub fn program(everybody: bool) -> PathBuf {
     let path = match std::env::var_os("STOCKADE_BIN") {
         Some(path) => PathBuf::from(path),
-        // target/debug/deps/NAME-HASH -> target/debug/stockade
-        None => std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("stockade"),
+        None => beside_the_test("stockade"),
     };
-    assert!(path.is_file(), "{} does not exist: build it first (cargo build -p stockade-cli)", path.display());
     let reachable = path.ancestors().skip(1).all(|dir| permits(dir, 0o001));
     if !everybody || (reachable && permits(&path, 0o005)) { path } else { copy_for_everybody(&path) }
+}
+
+/// A program of the workspace that was built into the same folder: target/debug/deps/NAME-HASH has target/debug/NAME.
+fn beside_the_test(name: &str) -> PathBuf {
+    let path = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join(name);
+    assert!(path.is_file(), "{} does not exist: build it first (cargo build --workspace --bins)", path.display());
+    path
 }
 
 fn permits(path: &Path, bits: u32) -> bool {

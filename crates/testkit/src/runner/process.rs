@@ -144,6 +144,23 @@ impl Drop for Running {
     }
 }
 
+/// One try of the probe program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// `ok …`, or the name of the error.
+    pub what: String,
+    /// How long it took.
+    pub millis: u64,
+}
+
+impl Outcome {
+    /// Whether the network refused at once: no packet, no waiting.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.what.as_str(), "ECONNREFUSED" | "ENETUNREACH" | "EPERM" | "EACCES")
+    }
+}
+
 /// A run that ended.
 pub struct Finished {
     status: ExitStatus,
@@ -164,6 +181,22 @@ impl Finished {
     #[must_use]
     pub fn code(&self) -> i32 {
         self.status.code().or(self.status.signal().map(|s| 128 + s)).unwrap_or(-1)
+    }
+
+    /// What the probe program said about one of its tries.
+    ///
+    /// # Panics
+    /// When it said nothing.
+    #[must_use]
+    #[track_caller]
+    pub fn outcome(&self, attempt: &str) -> Outcome {
+        let start = format!("{} -> ", attempt.escape_debug());
+        let text = self.text();
+        let line = text.lines().find_map(|l| l.strip_prefix(&start));
+        let line = line.unwrap_or_else(|| panic!("the probe did not try {attempt}\n{self:?}"));
+        let (what, took) = line.rsplit_once(" (").expect("a line of the probe ends with its time");
+        let millis = took.trim_end_matches(" ms)").parse().expect("milliseconds");
+        Outcome { what: what.to_owned(), millis }
     }
 
     /// Standard output as text.
