@@ -2,6 +2,7 @@
 //!
 //! Prints the time that `emit` takes on the caller's side (the queue never full), and how many events a second go
 //! through the writer into a chained file: distinct ones, and equal refusals that are folded.
+#![forbid(unsafe_code)]
 
 use std::{
     error::Error,
