@@ -12,7 +12,10 @@ use std::{
 };
 
 use rustix::{fs::CWD, io::Errno};
-use stockade_confine::view::{Access, PathAccess};
+use stockade_confine::{
+    landlock,
+    view::{Access, PathAccess},
+};
 use stockade_testkit::skip;
 use stockade_types::Enforcement;
 
@@ -337,6 +340,30 @@ fn magic_links_lead_nowhere_else() {
                 let held = rustix::fs::open("/usr/bin/env", flags, rustix::fs::Mode::empty()).unwrap();
                 let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
                 assert!(matches!(write(again), Err(Errno::ROFS | Errno::ACCESS)));
+            });
+        });
+    });
+}
+
+#[test]
+fn programs_work_under_the_landlock_rules_of_the_view() {
+    both(|lab| {
+        lab.sandbox(&lab.plan(), |view| {
+            let domain = landlock::prepare(&view.landlock_plan()).unwrap();
+            as_command(|| {
+                domain.restrict().unwrap();
+                let script = "set -e; ls / /home /run /dev /tmp >/dev/null; id -un; echo x >/dev/null; echo x >/tmp/t; \
+                    cd \"$1\"; git init -q repo; cp /usr/bin/env own-env; ./own-env true; cat /proc/self/status >/dev/null; \
+                    echo done";
+                let out = std::process::Command::new("/bin/sh")
+                    .args(["-c", script, "sh", lab.work().to_str().unwrap()])
+                    .env_clear()
+                    .envs([("PATH", "/usr/bin:/bin"), ("HOME", "/home/agent")])
+                    .output()
+                    .unwrap();
+                let (out, err) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+                assert!(out.ends_with("done\n") && err.is_empty(), "{out}{err}");
+                assert_eq!(write("/proc/self/comm"), Err(Errno::ACCESS), "only where a GPU needs it");
             });
         });
     });
