@@ -235,7 +235,8 @@ async fn serve(place: Place, stream: TcpStream, front: Front) {
     }
     let shared = Arc::clone(&place.0);
     match front {
-        Front::Transparent => transparent::serve(shared, stream).await,
+        // Boxed, so that a connection of one kind does not keep the room that the other needs.
+        Front::Transparent => Box::pin(transparent::serve(shared, stream)).await,
         Front::Connect | Front::Forward => http::serve(shared, stream, &[], session::Front::Proxy).await,
     }
     drop(place);

@@ -43,13 +43,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, first: &[u8], 
     let Ok(peer) = Peer::of(&stream) else { return };
     let guard = Guard::new(stream, first, front.surface(), shared.config.head, shared.config.timers);
     let session = Arc::new(Session::new(Arc::clone(&shared), peer, front, guard.link()));
-    match requests(&session, guard).await {
+    // Each phase has a box of its own, so that a tunnel at rest does not keep the HTTP server's room.
+    match Box::pin(requests(&session, guard)).await {
         Some(End::Tunnel(guard, read, tunnel)) => {
             drop(session);
-            let (stream, rest) = guard.into_parts();
-            let mut first = read.to_vec();
-            first.extend_from_slice(&rest);
-            tunnel::run(shared, stream, first, *tunnel).await;
+            let (stream, first) = unread(guard, read);
+            Box::pin(tunnel::run(shared, stream, first, *tunnel)).await;
         }
         Some(End::Over(guard)) => {
             let refused = session.closing_refusal();
@@ -63,6 +62,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, first: &[u8], 
         }
         None => {}
     }
+}
+
+/// The stream of a connection that became a tunnel, and what came behind the CONNECT.
+fn unread(guard: Guard, read: bytes::Bytes) -> (TcpStream, Vec<u8>) {
+    let (stream, rest) = guard.into_parts();
+    (stream, [&read[..], &rest].concat())
 }
 
 async fn say(stream: &TcpStream, bytes: &[u8]) {

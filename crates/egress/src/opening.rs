@@ -101,13 +101,15 @@ pub(crate) async fn read(
 async fn more(stream: &TcpStream, first: &mut Vec<u8>) -> std::io::Result<usize> {
     loop {
         stream.readable().await?;
-        let at = first.len();
-        first.resize(at + STEP, 0);
-        let read = stream.try_read(first.get_mut(at..).unwrap_or_default());
-        first.truncate(at + *read.as_ref().unwrap_or(&0));
-        match read {
+        // On the stack, so that a connection at rest holds no buffer.
+        let mut buffer = [0; STEP];
+        match stream.try_read(&mut buffer) {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            other => return other,
+            Ok(n) => {
+                first.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                return Ok(n);
+            }
+            Err(e) => return Err(e),
         }
     }
 }

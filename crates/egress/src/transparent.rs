@@ -56,7 +56,7 @@ async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
             Ok(Way::Relay) => {}
             Ok(Way::Http) => {
                 let front = Front::Host(Box::new(Inside { grant, authority, upstream: None }));
-                return crate::http::serve(shared, client, &first, front).await;
+                return Box::pin(crate::http::serve(shared, client, &first, front)).await;
             }
             Ok(Way::Ended) => return linger(client).await,
             Err(refusal) => return fail(&shared, client, &grant, &first, refusal).await,
@@ -70,7 +70,7 @@ async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
         Ok(upstream) => {
             let judged = grant.permit().terms().protocol == Protocol::Http;
             let start = if judged { Start::Judged } else { Start::Looking };
-            tunnel::carry(&shared, client, first, Tunnel { grant, authority, upstream }, start).await;
+            Box::pin(tunnel::carry(&shared, client, first, Tunnel { grant, authority, upstream }, start)).await;
         }
         Err(refusal) => fail(&shared, client, &grant, &first, refusal).await,
     }

@@ -28,7 +28,7 @@ pub(crate) struct Tunnel {
 /// Carries a tunnel. `first` came from the client already.
 pub(crate) async fn run(shared: Arc<Shared>, client: TcpStream, first: Vec<u8>, tunnel: Tunnel) {
     match tunnel.grant.permit().terms().protocol {
-        Protocol::Tcp => carry(&shared, client, first, tunnel, Start::Looking).await,
+        Protocol::Tcp => Box::pin(carry(&shared, client, first, tunnel, Start::Looking)).await,
         Protocol::Http => judge(shared, client, first, tunnel).await,
     }
 }
@@ -40,7 +40,7 @@ async fn judge(shared: Arc<Shared>, client: TcpStream, mut first: Vec<u8>, mut t
         refusal = async { tunnel.grant.clone().lost().await } => Err(refusal),
     };
     match way.and_then(|way| tunnel.grant.check().map(|()| way)) {
-        Ok(Way::Relay) => carry(&shared, client, first, tunnel, Start::Judged).await,
+        Ok(Way::Relay) => Box::pin(carry(&shared, client, first, tunnel, Start::Judged)).await,
         Ok(Way::Http) => {
             let Tunnel { grant, authority, upstream } = tunnel;
             let front = Front::Host(Box::new(Inside { grant, authority, upstream: Some(upstream) }));
@@ -146,8 +146,8 @@ async fn up(
 ) -> Result<(), Stop> {
     if start == Start::Looking {
         let (permit, timers) = (grant.permit(), &shared.config.timers);
-        let looked = opening::read(client, &mut first, permit.host(), permit.terms(), timers).await;
-        looked.map_err(|e| Stop::Refused(e.into()))?;
+        let looked = Box::pin(opening::read(client, &mut first, permit.host(), permit.terms(), timers));
+        looked.await.map_err(|e| Stop::Refused(e.into()))?;
     }
     grant.check().map_err(Stop::Refused)?;
     relay::write_all(upstream, &first).await?;
