@@ -79,6 +79,13 @@ impl Events {
         self.iter().filter(|e| e.reason() == Some(reason)).collect()
     }
 
+    /// How many actions were denied or failed; equal ones may share an event that counts them.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        let refused = self.iter().filter(|e| matches!(e.action(), Some("denied" | "failed")));
+        refused.map(|e| e.0["count"].as_u64().unwrap_or(1)).sum()
+    }
+
     /// Asserts that exactly one event has this reason, and returns it.
     ///
     /// # Panics
@@ -135,5 +142,6 @@ mod tests {
         let twice = Events::parse(&format!("{line}\n{line}\n"));
         assert!(std::panic::catch_unwind(|| twice.one("bypass").clone()).is_err());
         assert_eq!(twice.some("bypass"), event);
+        assert_eq!(twice.refusals(), 2);
     }
 }

