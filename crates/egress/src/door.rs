@@ -32,6 +32,9 @@ use crate::{
 /// Rest before accepting again when the machine has no descriptor or memory for a connection.
 const RECOVERY: Duration = Duration::from_millis(20);
 
+/// Descriptors set aside for one connection: its two ends, and a share of pipes, lookups and dials.
+const PER_CONNECTION: usize = 3;
+
 /// Sockets made inside the sandbox, served from outside.
 #[derive(Debug)]
 pub struct Listeners {
@@ -85,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) pool: Pool,
     pub(crate) pipes: Pipes,
+    /// Connections that may be open at once.
+    places: usize,
     active: AtomicUsize,
     total: AtomicU64,
     denied: AtomicU64,
@@ -110,6 +115,7 @@ impl Door {
         let Deps { policy, audit, resolver } = deps;
         let pool = Pool::new(config.dns.literal_names, config.dns.wildcard_names);
         Self(Arc::new(Shared {
+            places: config.connections.min(descriptors() / PER_CONNECTION),
             config: Arc::new(config),
             policy,
             audit,
@@ -209,13 +215,18 @@ impl Shared {
     }
 }
 
+/// Descriptors that this process may open now.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)
+}
+
 /// One of the places for connections.
 struct Place(Arc<Shared>);
 
 impl Place {
     fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let most = shared.config.connections;
-        if shared.active.fetch_add(1, Ordering::Relaxed) >= most {
+        if shared.active.fetch_add(1, Ordering::Relaxed) >= shared.places {
             shared.active.fetch_sub(1, Ordering::Relaxed);
             return None;
         }

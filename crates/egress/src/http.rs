@@ -11,7 +11,6 @@ use tokio::net::TcpStream;
 use crate::{
     door::Shared,
     linger::linger,
-    peer::Peer,
     record,
     rescue::Refusal,
     tunnel::{self, Tunnel},
@@ -40,9 +39,8 @@ enum End {
 
 /// Serves one connection: requests, and the tunnel that one of them may open. `first` was read already.
 pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, first: &[u8], front: Front) {
-    let Ok(peer) = Peer::of(&stream) else { return };
     let guard = Guard::new(stream, first, front.surface(), shared.config.head, shared.config.timers);
-    let session = Arc::new(Session::new(Arc::clone(&shared), peer, front, guard.link()));
+    let session = Arc::new(Session::new(Arc::clone(&shared), front, guard.link()));
     // Each phase has a box of its own, so that a tunnel at rest does not keep the HTTP server's room.
     match Box::pin(requests(&session, guard)).await {
         Some(End::Tunnel(guard, read, tunnel)) => {
@@ -98,8 +96,7 @@ async fn requests(session: &Arc<Session>, guard: Guard) -> Option<End> {
         // An error means that the client is gone, or that the guard found a fault, which it remembers.
         _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => {}
         refusal = session.lost() => {
-            let generation = session.shared.policy().generation();
-            session.shared.audit.emit(record::request_refusal(session.facts(generation), None, &refusal));
+            session.report_lost(&refusal);
             return None;
         }
         () = tokio::time::sleep(lifetime) => {

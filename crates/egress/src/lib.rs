@@ -14,7 +14,6 @@ mod http;
 mod intent;
 mod linger;
 mod opening;
-mod peer;
 mod record;
 mod relay;
 mod rescue;

@@ -13,7 +13,6 @@ use crate::{
     intent,
     linger::linger,
     opening::{self, Way},
-    peer::Peer,
     record::{self, Facts},
     rescue::Refusal,
     tunnel::{self, Start, Tunnel},
@@ -21,8 +20,8 @@ use crate::{
 
 /// Serves one connection; where it wanted to go is its local address.
 pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream) {
-    let Ok(peer) = Peer::of(&client) else { return };
-    let asked = intent::of_destination(peer.local).map_err(|refusal| (None, refusal)).and_then(|authority| {
+    let Ok(wanted) = client.local_addr() else { return };
+    let asked = intent::of_destination(wanted).map_err(|refusal| (None, refusal)).and_then(|authority| {
         let intent = intent::of(Door::Transparent, authority, &shared.pool).map_err(|(i, r)| (Some(i), r))?;
         Grant::ask(&shared, intent).map_err(|(i, r)| (Some(i), r))
     });
@@ -58,7 +57,10 @@ async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
                 let front = Front::Host(Box::new(Inside { grant, authority, upstream: None }));
                 return Box::pin(crate::http::serve(shared, client, &first, front)).await;
             }
-            Ok(Way::Ended) => return linger(client).await,
+            Ok(Way::Ended) => {
+                drop(record::Open::new(shared.audit.clone(), grant.facts(), None));
+                return linger(client).await;
+            }
             Err(refusal) => return fail(&shared, client, &grant, &first, refusal).await,
         }
     }

@@ -47,7 +47,11 @@ async fn judge(shared: Arc<Shared>, client: TcpStream, mut first: Vec<u8>, mut t
             // The server is the caller's caller: without the box the two would contain each other.
             Box::pin(crate::http::serve(shared, client, &first, front)).await;
         }
-        Ok(Way::Ended) => linger(client).await,
+        Ok(Way::Ended) => {
+            // Allowed, and nothing came of it: recorded like every other tunnel.
+            drop(Open::new(shared.audit.clone(), tunnel.grant.facts(), tunnel.grant.addr()));
+            linger(client).await;
+        }
         Err(refusal) => {
             tunnel.grant.report(&shared, &refusal);
             decline(&shared, client, &first, refusal).await;

@@ -20,7 +20,6 @@ use crate::{
     door::Shared,
     grant::Grant,
     intent,
-    peer::Peer,
     record::{self, Asked, Facts},
     rescue::Refusal,
     tunnel::Tunnel,
@@ -55,8 +54,6 @@ impl Front {
 /// One connection.
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
-    #[expect(dead_code, reason = "whose requests these are: looked up once identity exists")]
-    peer: Peer,
     door: Door,
     /// Where the connection may only go to one host.
     pinned: Option<(Intent, Authority)>,
@@ -73,7 +70,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, front: Front, link: Link) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, front: Front, link: Link) -> Self {
         let (door, pinned, dialled) = match front {
             Front::Proxy => (Door::Forward, None, None),
             Front::Host(inside) => {
@@ -84,7 +81,6 @@ impl Session {
         };
         Self {
             shared,
-            peer,
             door,
             pinned,
             link,
@@ -123,6 +119,14 @@ impl Session {
                     () = granted => {}
                 },
             }
+        }
+    }
+
+    /// Says that the response being streamed was cut off.
+    pub(crate) fn report_lost(&self, refusal: &Refusal) {
+        self.shared.count_refusal();
+        if let Some(grant) = &*lock(&self.current) {
+            grant.report(&self.shared, refusal);
         }
     }
 

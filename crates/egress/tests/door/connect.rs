@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use stockade_audit::{Action, Event};
-use stockade_testkit::upstream::{Answer as DnsAnswer, Tcp};
+use stockade_testkit::upstream::{Answer as DnsAnswer, Hostile, Tcp};
 use stockade_types::Reason;
 
 use crate::world::{Client, World, client_hello, ip};
@@ -249,5 +249,58 @@ fn beyond_the_bound_connections_are_closed_and_places_come_back() {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(connect(world, "evil.test:443").status, 403, "served again");
+    });
+}
+
+#[test]
+fn a_hostile_resolver_costs_time_and_nothing_else() {
+    World::run(|world| {
+        let upstream = Tcp::echo("192.0.2.66:443");
+        for (n, hostile) in [
+            Hostile::WrongId,
+            Hostile::OtherQuestion,
+            Hostile::OtherOwner,
+            Hostile::Loop,
+            Hostile::TruncatedThenSilent,
+            Hostile::Silent,
+            Hostile::Short,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("h{n}.wild.test");
+            world.names.set(&name, DnsAnswer::Hostile(hostile));
+            let start = Instant::now();
+            let mut client = world.client();
+            client.0.set_read_timeout(Some(Duration::from_secs(12))).unwrap();
+            client.send(format!("CONNECT {name}:443 HTTP/1.1\r\n\r\n"));
+            let answer = client.answer();
+            assert!([502, 504].contains(&answer.status), "{hostile:?}: {answer:?}");
+            assert!(["upstream_dns", "dns_invalid"].contains(&answer.reason().as_str()), "{hostile:?}: {answer:?}");
+            assert!(start.elapsed() < Duration::from_secs(10), "{hostile:?}: {:?}", start.elapsed());
+        }
+        assert_eq!(upstream.counters.arrivals(), 0);
+        let control = Tcp::echo("192.0.2.10:443");
+        let mut tunnel = world.tunnel("allowed.test:443");
+        let hello = client_hello(Some("allowed.test"));
+        tunnel.send(&hello);
+        assert_eq!(tunnel.read(hello.len()), hello, "an honest answer still counts");
+        assert_eq!(control.counters.arrivals(), 1);
+    });
+}
+
+#[test]
+fn a_dead_address_does_not_keep_a_live_one_from_being_reached() {
+    World::run(|world| {
+        let upstream = Tcp::echo("192.0.2.10:443");
+        let both = vec![ip("2001:db8::dead"), ip("192.0.2.11"), ip("192.0.2.10")];
+        world.names.set("both.wild.test", DnsAnswer::Addrs(both));
+        let start = Instant::now();
+        let mut tunnel = world.tunnel("both.wild.test:443");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        let hello = client_hello(Some("both.wild.test"));
+        tunnel.send(&hello);
+        assert_eq!(tunnel.read(hello.len()), hello);
+        assert_eq!(upstream.counters.arrivals(), 1);
     });
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stockade_testkit::upstream::Tcp;
+use stockade_testkit::upstream::{Http, Tcp};
 use stockade_types::Reason;
 
 use crate::world::{World, client_hello};
@@ -43,6 +43,21 @@ fn the_server_name_must_be_the_hosts() {
         let nameless = client_hello(None);
         literal.send(&nameless);
         assert_eq!(literal.read(nameless.len()), nameless, "an address has no server name");
+    });
+}
+
+#[test]
+fn tls_on_an_endpoint_that_inspects_it_is_refused_and_plain_http_served() {
+    World::run(|world| {
+        let upstream = Http::hello("192.0.2.10:80");
+        let mut tunnel = world.tunnel("plain.test:80");
+        tunnel.send(client_hello(Some("plain.test")));
+        assert_eq!(tunnel.rest().0.first(), Some(&21), "an alert");
+        world.one_refusal(Reason::TlsUnavailable);
+        assert!(upstream.requests().is_empty() && upstream.counters().bytes() == 0);
+        let mut tunnel = world.tunnel("plain.test:80");
+        tunnel.send("GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n");
+        assert_eq!(tunnel.answer().status, 200);
     });
 }
 

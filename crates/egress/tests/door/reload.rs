@@ -90,7 +90,8 @@ fn a_response_under_way_ends_when_its_host_is_denied() {
         world.reload(&nothing_but_public());
         client.rest();
         STOP.store(true, Ordering::Relaxed);
-        world.one_refusal(Reason::StaleGeneration);
+        let event = world.one_refusal(Reason::StaleGeneration);
+        assert_eq!(event.host.as_deref(), Some("allowed.test"));
     });
 }
 

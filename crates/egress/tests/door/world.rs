@@ -37,6 +37,10 @@ network:
       ports: [22, 443, 9000]
       protocol: tcp
       private_addresses: [192.0.2.0/24]
+    plain:
+      hosts: [plain.test]
+      ports: [80]
+      private_addresses: [192.0.2.0/24]
     public:
       hosts: [public.test]
       ports: [443]
@@ -89,7 +93,7 @@ impl World {
 
     fn start(config: Config) -> Self {
         let names = Dns::start((RESOLVER, 53));
-        for name in ["allowed.test", "other.test", "raw.test", "x.wild.test"] {
+        for name in ["allowed.test", "other.test", "raw.test", "plain.test"] {
             names.host(name, "192.0.2.10");
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

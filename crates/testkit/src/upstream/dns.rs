@@ -82,7 +82,9 @@ impl Dns {
                 stream.read_exact(&mut length)?;
                 let mut query = vec![0; u16::from_be_bytes(length).into()];
                 stream.read_exact(&mut query)?;
-                match respond(&mut over_tcp.lock().unwrap(), &query, true) {
+                // Not in the match itself: the lock would be held as long as a silent answer lasts.
+                let reply = respond(&mut over_tcp.lock().unwrap(), &query, true);
+                match reply {
                     Some(reply) => {
                         let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
                         stream.write_all(&[&length.to_be_bytes()[..], &reply].concat())?;
