@@ -2,6 +2,7 @@
 //! refusal, and the memory of connections at rest. Client, door and upstream share this process and machine.
 //!
 //! `cargo run --release -p stockade-egress --example door`
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{

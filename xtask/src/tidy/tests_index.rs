@@ -42,15 +42,24 @@ fn collect(items: &[Item], modules: &[String], names: &mut BTreeSet<String>) {
                 let inner: Vec<_> = modules.iter().cloned().chain([m.ident.to_string()]).collect();
                 collect(m.content.as_ref().map_or(&[][..], |(_, items)| items), &inner, names);
             }
-            // proptest! { #[test] fn name(…) … }: its body is not items, so its words are read.
+            // proptest! { #[test] fn name(…) … }: its body is not items, so its words are read. cases!(name, …) makes
+            // tests of functions beside it.
             Item::Macro(m) => {
                 let words: Vec<String> = m.mac.tokens.clone().into_iter().map(|t| t.to_string()).collect();
+                if m.mac.path.segments.last().is_some_and(|s| s.ident == "cases") {
+                    let here = words.iter().filter(|w| items.iter().any(|i| is_function(i, w)));
+                    names.extend(here.map(|w| format!("{}::{w}", modules.join("::"))));
+                }
                 let tests = words.windows(4).filter(|w| w[0] == "#" && w[1].contains("test") && w[2] == "fn");
                 names.extend(tests.map(|w| format!("{}::{}", modules.join("::"), w[3])));
             }
             _ => {}
         }
     }
+}
+
+fn is_function(item: &Item, name: &str) -> bool {
+    matches!(item, Item::Fn(f) if f.sig.ident == name)
 }
 
 /// `#[test]`, `#[tokio::test]` and their like.
@@ -65,13 +74,21 @@ mod tests {
     #[test]
     fn tests_are_named_by_package_and_modules() {
         let (sources, _dir) = Sources::made_of(&[
-            ("tests/kernel/tests/net.rs", "#[test] fn refused() {} fn helper() {} #[test] #[ignore] fn never() {}"),
+            (
+                "tests/kernel/tests/net/main.rs",
+                "crate::cases!(everywhere, gone); fn everywhere() {} #[test] fn refused() {} fn helper() {} #[test] #[ignore] fn never() {}",
+            ),
             ("crates/egress/src/lib.rs", "mod tests { #[tokio::test] async fn runs() {} }"),
             ("crates/egress/src/dns/tests.rs", "#[test] fn answers() {} proptest! { #[test] fn any(x in 0..9) {} }"),
         ]);
         let names: Vec<_> = names(&sources).into_iter().collect();
-        let expected =
-            ["egress::dns::tests::answers", "egress::dns::tests::any", "egress::tests::runs", "kernel::net::refused"];
+        let expected = [
+            "egress::dns::tests::answers",
+            "egress::dns::tests::any",
+            "egress::tests::runs",
+            "kernel::net::everywhere",
+            "kernel::net::refused",
+        ];
         assert_eq!(names, expected);
     }
 }
