@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Ports on which TLS or HTTP is spoken, as far as anyone can tell.
-const WEB_PORTS: [u16; 6] = [80, 443, 3000, 8000, 8080, 8443];
+pub const WEB_PORTS: [u16; 6] = [80, 443, 3000, 8000, 8080, 8443];
 
 /// A denial of the base policy.
 pub(crate) fn by_base(

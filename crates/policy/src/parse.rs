@@ -1,6 +1,6 @@
 //! YAML sources to a [`Policy`]: read each, report everything that is wrong, merge, check across endpoints.
 
-mod fields;
+pub(crate) mod fields;
 mod fixed;
 mod network;
 mod rules;
@@ -330,3 +330,6 @@ fn clash(report: &mut Report, endpoint: &Endpoint, message: String, help: String
         help: Some(help),
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::{
 
 use quick_cache::sync::Cache;
 use regorus::Value;
-use stockade_types::{Generation, Host, HostName, Reason};
+use stockade_types::{Generation, Host, HostName, Port, Reason};
 
 use crate::{
     custom::{Custom, Opinion},
@@ -44,7 +44,7 @@ pub struct Snapshot {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) index: HostIndex,
     terms: Vec<Arc<Terms>>,
-    learn: Arc<Terms>,
+    learn: Learn,
     parts: Vec<Parts>,
     by_name: HashMap<Arc<str>, u32>,
     ports: BTreeSet<u16>,
@@ -91,7 +91,7 @@ impl Snapshot {
             posture,
             index: HostIndex::new(&endpoints),
             terms: endpoints.iter().map(|e| Arc::new(terms(e))).collect(),
-            learn: Arc::new(learn_terms()),
+            learn: Learn::new(),
             parts: endpoints.iter().map(|e| Parts::new(e, &mut shared)).collect(),
             by_name,
             ports,
@@ -190,7 +190,7 @@ impl Snapshot {
                 let denial = Arc::new(denial::by_base(self, intent, candidates, (rule, reason)));
                 let learned = self.posture == Posture::Learn && reason == Reason::NoPolicy;
                 return Ok(match learned {
-                    true => Outcome::Allow { terms: Arc::clone(&self.learn), would_deny: Some(denial) },
+                    true => Outcome::Allow { terms: self.learn.terms(intent.port), would_deny: Some(denial) },
                     false => Outcome::Deny(denial),
                 });
             }
@@ -256,13 +256,29 @@ fn terms(endpoint: &Endpoint) -> Terms {
     }
 }
 
-/// While learning, what no endpoint covers flows as it is, to public addresses only.
-fn learn_terms() -> Terms {
-    Terms {
-        endpoint: "learn".to_owned(),
-        protocol: Protocol::Http,
-        tls: TlsMode::Passthrough,
-        private_addresses: Vec::new(),
+/// While learning, what no endpoint covers flows as it is, to public addresses only: HTTP or TLS on the ports of the
+/// web, anything elsewhere.
+#[derive(Debug)]
+struct Learn {
+    web: Arc<Terms>,
+    opaque: Arc<Terms>,
+}
+
+impl Learn {
+    fn new() -> Self {
+        let terms = |protocol| {
+            Arc::new(Terms {
+                endpoint: "learn".to_owned(),
+                protocol,
+                tls: TlsMode::Passthrough,
+                private_addresses: Vec::new(),
+            })
+        };
+        Self { web: terms(Protocol::Http), opaque: terms(Protocol::Tcp) }
+    }
+
+    fn terms(&self, port: Port) -> Arc<Terms> {
+        Arc::clone(if denial::WEB_PORTS.contains(&port.get()) { &self.web } else { &self.opaque })
     }
 }
 

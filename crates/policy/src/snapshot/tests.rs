@@ -237,7 +237,7 @@ fn modules_that_cannot_work_are_refused_with_their_place() {
         ("package stockade.custom\ndeny := \"all\"\n", "`deny` is not a set of messages"),
         (
             "package stockade.custom\n\ndeny contains \"x\" if time.now_ns() > 0\n",
-            "extra.rego:3:1: `time.now_ns` gives another answer",
+            "extra.rego:3:33: not valid Rego: Unknown function",
         ),
         ("package stockade.custom\ndeny contains \"x\" if rand.intn(\"a\", 4) > 0\n", "extra.rego:2:1: `rand.intn`"),
         ("package stockade.custom\ndeny contains \"x\" if http.send({}) > 0\n", "extra.rego"),
@@ -257,6 +257,36 @@ fn modules_that_cannot_work_are_refused_with_their_place() {
             let text = with_module(THREE, module, posture).map(|_| ()).unwrap_err().to_string();
             assert!(text.contains(want), "{module}: {text}");
         }
+    }
+}
+
+#[test]
+fn calls_nest_only_so_deep() {
+    let chain = |n: usize| {
+        let mut module = String::from("package stockade.custom\nf0(x) := x + 1\n");
+        for i in 1..n {
+            module.push_str(&format!("f{i}(x) := [y | some z in [x]; y := f{}(z) + 1][0]\n", i - 1));
+        }
+        module.push_str(&format!("deny contains \"x\" if f{}(1) == 1\n", n - 1));
+        with_module(THREE, &module, Posture::Enforce)
+    };
+    permit(&chain(24).unwrap(), "a.test.example:443");
+    for n in [25, 100, 2_000] {
+        let text = chain(n).map(|_| ()).unwrap_err().to_string();
+        assert!(text.contains("deeper than 24") || text.contains("not valid Rego"), "{text}");
+    }
+    for rules in [
+        "f(x) := g(x)\ng(x) := f(x)",
+        "f(x) := [f(y) | some y in [x]][0]",
+        "f(x) := {\"k\": f(x)}.k",
+        "f(x) := 1 if x == 0\nf(x) := y if { x > 0; y := f(x - 1) }",
+        "f(x) := 1 if { not g(x) }\ng(x) if { every y in [x] { f(y) } }",
+        "f(x) := 2 if x == 7 else := f(x + 1)",
+        "f(x) := r if x\nr := 1 if f(true)",
+    ] {
+        let module = format!("package stockade.custom\n{rules}\ndeny contains \"x\" if f(1) == 2\n");
+        let text = with_module(THREE, &module, Posture::Enforce).map(|_| ()).unwrap_err().to_string();
+        assert!(text.contains("recursion"), "{rules}: {text}");
     }
 }
 
@@ -315,4 +345,122 @@ fn the_digest_is_of_sources_and_modules() {
     let (plain, a, b) = (snapshot(THREE), m("a").unwrap(), m("b").unwrap());
     assert_eq!(plain.digest(), snapshot(THREE).digest());
     assert!(plain.digest().len() == 64 && plain.digest() != a.digest() && a.digest() != b.digest());
+}
+
+mod invisible {
+    //! Neither the index nor the cache changes a verdict: each is compared with Rego over every row of the policy.
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{index::PatternRef, model::HostPattern};
+
+    /// Every pattern of every endpoint as a candidate, most specific first: what Rego would be asked without an index.
+    fn all_rows(endpoints: &[Endpoint]) -> Vec<Candidate<'_>> {
+        let mut rows: Vec<(u8, isize, Candidate<'_>)> = Vec::new();
+        for (at, endpoint) in (0u32..).zip(endpoints) {
+            for pattern in &endpoint.hosts {
+                let labels = |name: &HostName| -name.labels().count().cast_signed();
+                let (rank, length, pattern) = match pattern {
+                    HostPattern::Exact(host) => (0, 0, PatternRef::Exact(host)),
+                    HostPattern::One(parent) => (1, labels(parent), PatternRef::One(parent.as_str())),
+                    HostPattern::Many(parent) => (2, labels(parent), PatternRef::Many(parent.as_str())),
+                };
+                rows.push((rank, length, Candidate { endpoint: at, pattern }));
+            }
+        }
+        rows.sort_by_key(|(rank, length, c)| (*rank, *length, c.endpoint));
+        rows.into_iter().map(|(_, _, c)| c).collect()
+    }
+
+    fn shown(verdict: Result<Outcome, EngineError>) -> (bool, String, Option<Reason>) {
+        match verdict.unwrap() {
+            Outcome::Allow { terms, would_deny } => (true, terms.endpoint.clone(), would_deny.map(|d| d.reason)),
+            Outcome::Deny(denial) => (false, denial.rule.clone(), Some(denial.reason)),
+        }
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        let name = "[ab](\\.[ab]){1,3}\\.test";
+        prop_oneof![
+            name,
+            name.prop_map(|n| format!("*.{n}")),
+            name.prop_map(|n| format!("**.{n}")),
+            Just("203.0.113.7".to_owned()),
+            Just("**.google.internal".to_owned()),
+        ]
+    }
+
+    fn endpoints() -> impl Strategy<Value = String> {
+        // All alike but for hosts, ports and names, so that no two contradict each other.
+        let one = (
+            prop::collection::vec(pattern(), 1..5),
+            prop::collection::vec(prop_oneof![Just(22u16), Just(80), Just(443)], 1..3),
+        );
+        prop::collection::vec(one, 1..12).prop_map(|all| {
+            let line = |(i, (hosts, ports)): (usize, &(Vec<String>, Vec<u16>))| {
+                let hosts: Vec<String> = hosts.iter().map(|h| format!("'{h}'")).collect();
+                let blocks = "private_addresses: [203.0.113.0/24]";
+                format!("    e{i}: {{hosts: [{}], ports: {ports:?}, tls: passthrough, {blocks}}}\n", hosts.join(", "))
+            };
+            all.iter().enumerate().map(line).collect()
+        })
+    }
+
+    fn asked() -> impl Strategy<Value = String> {
+        let host = prop_oneof![
+            4 => "[ab](\\.[ab]){0,4}\\.test",
+            1 => Just("203.0.113.7".to_owned()),
+            1 => Just("metadata.google.internal".to_owned()),
+            1 => Just("x.google.internal".to_owned()),
+        ];
+        (host, prop_oneof![Just(22), Just(80), Just(443), Just(8080)]).prop_map(|(host, port)| format!("{host}:{port}"))
+    }
+
+    const MODULE: &str = "package stockade.custom\ndeny contains \"no\" if {\n\tinput.destination.port == 80\n\tstartswith(input.destination.host, \"a.\")\n}\n";
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn index_and_cache(network in endpoints(), all in prop::collection::vec(asked(), 1..24), learn in any::<bool>()) {
+            let posture = if learn { Posture::Learn } else { Posture::Enforce };
+            let s = with_module(&network, MODULE, posture).unwrap();
+            let rows = all_rows(&s.endpoints);
+            for authority in all.iter().chain(&all) {
+                let intent = intent(authority);
+                let scanned = shown(s.decide(&intent, &rows));
+                let indexed = shown(s.decide(&intent, &s.index.candidates(&intent.host)));
+                let answered = match s.authorize(&intent) {
+                    Verdict::Allow(p) => (true, p.terms().endpoint.clone(), p.would_deny().map(|d| d.reason)),
+                    Verdict::Deny(d) => (false, d.rule, Some(d.reason)),
+                };
+                prop_assert_eq!(&scanned, &indexed, "{} in\n{}", authority, network);
+                prop_assert_eq!(&scanned, &answered, "{} in\n{}", authority, network);
+                // The patterns' own grammar agrees with Rego's.
+                let covered = s.endpoints.iter().any(|e| {
+                    e.ports.contains(&intent.port) && e.hosts.iter().any(|h| h.matches(&intent.host))
+                });
+                if scanned.2.is_none() || scanned.2 == Some(Reason::NoPolicy) {
+                    prop_assert_eq!(scanned.2.is_none(), covered, "{} in\n{}", authority, network);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn many_threads_get_the_same_answers() {
+    let s = snapshot(THREE);
+    std::thread::scope(|scope| {
+        for t in 0..8 {
+            let s = &s;
+            scope.spawn(move || {
+                for i in 0..200 {
+                    let fresh = format!("h{t}-{i}.test.example:443");
+                    assert_eq!(permit(s, &fresh).terms().endpoint, "one");
+                    assert_eq!(denial(s, &format!("h{t}-{i}.example.net:443")).reason, Reason::NoPolicy);
+                }
+            });
+        }
+    });
 }

@@ -1,0 +1,204 @@
+//! Policies tested like code: YAML cases of a connection and the answer it must get.
+//!
+//! ```yaml
+//! policy: |                     # for all cases; left out: the policy being tested
+//!   version: 1
+//! cases:
+//!   - note: what this shows
+//!     input: {door: connect, host: api.example.org, port: 443}
+//!     want: deny                # allow, deny, or reject: the policy itself must be refused
+//!     reason: no_policy         # for deny
+//!     endpoint: api             # for allow
+//!     message: part of it       # for reject, or of a denial's detail
+//!     policy: …                 # for this case alone
+//!     rego: …                   # a user module, for this case alone
+//! ```
+
+use serde::Serialize;
+use stockade_types::{Generation, Host, Port, Reason};
+
+use crate::{
+    decision::{Denial, Door, Intent, Permit, Verdict},
+    diagnostic::{Position, Rejected, Report, Source},
+    model::Policy,
+    parse::fields::{Fields, Reader, Trail},
+    snapshot::{Posture, Snapshot},
+    yaml::{self, Node},
+};
+
+/// What one case came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// What the case says it shows.
+    pub note: String,
+    /// Where it is written.
+    pub at: Position,
+    /// What differs from what is wanted; nothing where the case passes.
+    pub failure: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Allow,
+    Deny,
+    Reject,
+}
+
+struct Case {
+    note: String,
+    at: Position,
+    intent: Option<Intent>,
+    want: Want,
+    reason: Option<Reason>,
+    endpoint: Option<String>,
+    message: Option<String>,
+    policy: Option<Source>,
+    rego: Option<Source>,
+}
+
+/// Runs the cases of one file against a snapshot; cases with a policy of their own compile that.
+///
+/// # Errors
+/// What is wrong with the file of cases.
+pub fn run(source: &Source, snapshot: &Snapshot) -> Result<Vec<Outcome>, Rejected> {
+    let root = yaml::parse(source)?;
+    let mut report = Report::default();
+    let mut r = Reader { file: &source.name, report: &mut report };
+    let mut cases = Vec::new();
+    if let Some(fields) = r.fields(&Trail::Root, &root, &["policy", "cases"]) {
+        let trail = Trail::Key(&Trail::Root, "policy");
+        let common = fields.get("policy").and_then(|n| r.text(&trail, n));
+        let common = common.map(|text| Source::new("policy", text));
+        match fields.get("cases") {
+            Some(node) => {
+                let trail = Trail::Key(&Trail::Root, "cases");
+                cases = r.each(&trail, node, |r, trail, node| case(r, trail, node, common.as_ref()));
+            }
+            None => r.error(&Trail::Root, root.at, "`cases` is missing", None),
+        }
+    }
+    let cases = report.finish(cases)?;
+    Ok(cases
+        .into_iter()
+        .map(|case| Outcome { failure: case.failure(snapshot), note: case.note, at: case.at })
+        .collect())
+}
+
+fn case(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, common: Option<&Source>) -> Option<Case> {
+    let known = ["note", "input", "want", "reason", "endpoint", "message", "policy", "rego"];
+    let fields = r.fields(trail, node, &known)?;
+    let text = |r: &mut Reader<'_>, key: &str| {
+        fields.get(key).and_then(|n| r.text(&Trail::Key(trail, key), n)).map(str::to_owned)
+    };
+    let words = [("allow", Want::Allow), ("deny", Want::Deny), ("reject", Want::Reject)];
+    let want = match fields.get("want") {
+        Some(node) => r.word(&Trail::Key(trail, "want"), node, "answer", &words),
+        None => {
+            r.error(trail, node.at, "`want` is missing", Some("write allow, deny or reject".to_owned()));
+            None
+        }
+    }?;
+    let intent = match fields.get("input") {
+        Some(node) => Some(input(r, &Trail::Key(trail, "input"), node)?),
+        None if want == Want::Reject => None,
+        None => {
+            r.error(trail, node.at, "`input` is missing", None);
+            return None;
+        }
+    };
+    let case = Case {
+        note: text(r, "note").unwrap_or_default(),
+        at: node.at,
+        intent,
+        want,
+        reason: reason(r, trail, fields),
+        endpoint: text(r, "endpoint"),
+        message: text(r, "message"),
+        policy: text(r, "policy").map(|t| Source::new("policy", t)).or_else(|| common.cloned()),
+        rego: text(r, "rego").map(|t| Source::new("module.rego", t)),
+    };
+    let at_odds = match want {
+        Want::Allow => case.reason.is_some() || case.message.is_some(),
+        Want::Deny => case.endpoint.is_some(),
+        Want::Reject => case.endpoint.is_some() || case.reason.is_some() || case.intent.is_some(),
+    };
+    if at_odds {
+        let help = "allow: endpoint; deny: reason, message; reject: message and no input";
+        r.error(trail, node.at, "a key that does not go with `want`", Some(help.to_owned()));
+    }
+    Some(case)
+}
+
+fn reason(r: &mut Reader<'_>, trail: &Trail<'_>, fields: Fields<'_>) -> Option<Reason> {
+    let words: Vec<_> = Reason::ALL.iter().map(|r| (r.code(), *r)).collect();
+    r.word(&Trail::Key(trail, "reason"), fields.get("reason")?, "reason", &words)
+}
+
+fn input(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<Intent> {
+    let fields = r.fields(trail, node, &["door", "host", "port"])?;
+    let doors = [("connect", Door::Connect), ("forward", Door::Forward), ("transparent", Door::Transparent)];
+    let door = match fields.get("door") {
+        Some(node) => r.word(&Trail::Key(trail, "door"), node, "door", &doors)?,
+        None => Door::Connect,
+    };
+    let (Some(host), Some(port)) = (fields.get("host"), fields.get("port")) else {
+        r.error(trail, node.at, "`host` or `port` is missing", None);
+        return None;
+    };
+    let host = r.parsed(&Trail::Key(trail, "host"), host, |t| Host::parse(t).map_err(|e| e.to_string()))?;
+    let port = r.number(&Trail::Key(trail, "port"), port, 1..=i64::from(u16::MAX))?;
+    let port = u16::try_from(port).ok().and_then(Port::new)?;
+    Some(Intent { door, host, port })
+}
+
+impl Case {
+    /// What is not as wanted.
+    fn failure(&self, given: &Snapshot) -> Option<String> {
+        let own = match (&self.policy, &self.rego) {
+            (None, None) => None,
+            _ => Some(self.compile()),
+        };
+        match (own, self.want) {
+            (Some(Err(rejected)), Want::Reject) => self.differs(&rejected.to_string()),
+            (Some(Err(rejected)), Want::Allow | Want::Deny) => Some(format!("the policy is refused: {rejected}")),
+            (None | Some(Ok(_)), Want::Reject) => Some("the policy is accepted".to_owned()),
+            (None, Want::Allow | Want::Deny) => self.judged(given),
+            (Some(Ok(own)), Want::Allow | Want::Deny) => self.judged(&own),
+        }
+    }
+
+    fn compile(&self) -> Result<Snapshot, Rejected> {
+        let policy = Policy::parse(self.policy.as_slice())?;
+        Snapshot::compile(&policy, self.rego.as_slice(), Generation::FIRST, Posture::Enforce)
+    }
+
+    fn judged(&self, snapshot: &Snapshot) -> Option<String> {
+        match (self.want, snapshot.authorize(self.intent.as_ref()?)) {
+            (Want::Allow, Verdict::Allow(permit)) => self.endpoint_differs(&permit),
+            (Want::Allow, Verdict::Deny(d)) => Some(format!("denied: {} ({})", d.detail, d.reason)),
+            (_, Verdict::Allow(permit)) => Some(format!("allowed by endpoint `{}`", permit.terms().endpoint)),
+            (_, Verdict::Deny(denial)) => self.denial_differs(&denial),
+        }
+    }
+
+    fn endpoint_differs(&self, permit: &Permit) -> Option<String> {
+        let got = permit.terms().endpoint.as_str();
+        let want = self.endpoint.as_deref().filter(|want| *want != got)?;
+        Some(format!("allowed by endpoint `{got}`, not `{want}`"))
+    }
+
+    fn denial_differs(&self, denial: &Denial) -> Option<String> {
+        match self.reason.filter(|want| *want != denial.reason) {
+            Some(want) => Some(format!("denied for {}, not {want}", denial.reason)),
+            None => self.differs(&denial.detail),
+        }
+    }
+
+    fn differs(&self, text: &str) -> Option<String> {
+        let want = self.message.as_deref().filter(|part| !text.contains(part))?;
+        Some(format!("the message does not hold {}: {text}", crate::diagnostic::shown(want)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Why a connection is allowed or denied: every endpoint that covers the host, what matched, what decided.
+
+use std::fmt;
+
+use serde::Serialize;
+use stockade_types::{Generation, Host};
+
+use crate::{
+    decision::{Denial, Door, Intent, Protocol, TlsMode},
+    denial::list,
+    diagnostic::distance,
+    index::PatternRef,
+    model::{Endpoint, HostPattern, Origin},
+    snapshot::{Outcome, Snapshot},
+};
+
+/// Names shown that are near to the one asked for.
+const MAX_NEAR: usize = 3;
+/// Endpoints shown.
+const MAX_SHOWN: usize = 50;
+
+/// An answer with its reasons.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    /// The front door.
+    pub door: Door,
+    /// `host:port` as asked.
+    pub authority: String,
+    /// Endpoints that cover the host, most specific first.
+    pub candidates: Vec<CandidateExplained>,
+    /// Hosts of the policy that look like the one asked for, where none covers it.
+    pub near: Vec<String>,
+    /// Whether the connection would be opened.
+    pub allowed: bool,
+    /// The endpoint that names the terms.
+    pub endpoint: Option<String>,
+    /// What would flow.
+    pub protocol: Option<Protocol>,
+    /// What happens to TLS.
+    pub tls: Option<TlsMode>,
+    /// The denial, or the one that audit or learning would record.
+    pub denial: Option<Denial>,
+    /// The snapshot that decided.
+    pub generation: Generation,
+}
+
+/// One endpoint and why it matches or not.
+#[derive(Debug, Clone, Serialize)]
+pub struct CandidateExplained {
+    /// The endpoint.
+    pub endpoint: String,
+    /// Where it is written.
+    pub origin: Option<Origin>,
+    /// The pattern that covers the host.
+    pub pattern: String,
+    /// Whether the port is one of its ports.
+    pub port: bool,
+    /// Its ports, as the policy writes them.
+    pub ports: String,
+}
+
+impl Snapshot {
+    /// Says what [`Snapshot::authorize`] answers and why.
+    #[must_use]
+    pub fn explain(&self, intent: &Intent) -> Explanation {
+        let candidates = self.index.candidates(&intent.host);
+        let (terms, denial) = match self.decide(intent, &candidates) {
+            Ok(Outcome::Allow { terms, would_deny }) => (Some(terms), would_deny.map(|d| (*d).clone())),
+            Ok(Outcome::Deny(denial)) => (None, Some((*denial).clone())),
+            Err(error) => (None, Some(self.engine_error(&error))),
+        };
+        let explained = candidates.iter().take(MAX_SHOWN).filter_map(|c| {
+            let endpoint = self.endpoints.get(c.endpoint as usize)?;
+            Some(candidate(endpoint, c.pattern, intent))
+        });
+        Explanation {
+            door: intent.door,
+            authority: format!("{}:{}", intent.host, intent.port),
+            candidates: explained.collect(),
+            near: if candidates.is_empty() { near(&self.endpoints, &intent.host) } else { Vec::new() },
+            allowed: terms.is_some(),
+            endpoint: terms.as_ref().map(|t| t.endpoint.clone()),
+            protocol: terms.as_ref().map(|t| t.protocol),
+            tls: terms.as_ref().map(|t| t.tls),
+            denial,
+            generation: self.generation,
+        }
+    }
+}
+
+fn candidate(endpoint: &Endpoint, pattern: PatternRef<'_>, intent: &Intent) -> CandidateExplained {
+    CandidateExplained {
+        endpoint: endpoint.name.clone(),
+        origin: endpoint.origin.clone(),
+        pattern: match pattern {
+            PatternRef::Exact(host) => host.to_string(),
+            PatternRef::One(parent) => format!("*.{parent}"),
+            PatternRef::Many(parent) => format!("**.{parent}"),
+        },
+        port: endpoint.ports.contains(&intent.port),
+        ports: list(&endpoint.ports),
+    }
+}
+
+/// Patterns that a person may have meant: a slip away, or a wildcard's own parent.
+fn near(endpoints: &[Endpoint], host: &Host) -> Vec<String> {
+    let asked = host.to_string();
+    let letters: Vec<char> = asked.chars().collect();
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for pattern in endpoints.iter().flat_map(|e| &e.hosts) {
+        let (own, exact) = match pattern {
+            HostPattern::Exact(host) => (host.to_string(), true),
+            HostPattern::One(parent) | HostPattern::Many(parent) => (parent.to_string(), false),
+        };
+        let related = own.strip_suffix(&asked).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            || asked.strip_suffix(&own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let away = if related { 0 } else { distance(&letters, &own.chars().collect::<Vec<_>>()) };
+        if away <= asked.len() / 5 && (exact || related) {
+            found.push((away, pattern.to_string()));
+        }
+    }
+    found.sort();
+    found.dedup();
+    found.into_iter().take(MAX_NEAR).map(|(_, name)| name).collect()
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer = if self.allowed { "allowed" } else { "denied" };
+        write!(f, "{} ({}): {answer}", self.authority, crate::input::door(self.door))?;
+        if let (Some(endpoint), Some(protocol), Some(tls)) = (&self.endpoint, self.protocol, self.tls) {
+            let (protocol, tls) = (crate::input::protocol(protocol), crate::input::tls(tls));
+            write!(f, " by endpoint `{endpoint}` (protocol {protocol}, tls {tls})")?;
+        }
+        writeln!(f, ", generation {}", self.generation)?;
+        for c in &self.candidates {
+            let port = if c.port { "port matches" } else { "port does not match" };
+            let origin = c.origin.as_ref().map(|o| format!(" at {o}")).unwrap_or_default();
+            writeln!(f, "  endpoint `{}`{origin}: {} covers the host; {port} {}", c.endpoint, c.pattern, c.ports)?;
+        }
+        if self.candidates.is_empty() {
+            writeln!(f, "  no endpoint covers the host")?;
+        }
+        if !self.near.is_empty() {
+            writeln!(f, "  near: {}", self.near.join(", "))?;
+        }
+        if let Some(denial) = &self.denial {
+            let would = if self.allowed { "would be denied: " } else { "" };
+            writeln!(f, "  {would}{} ({}): {}", denial.reason, denial.rule, denial.detail)?;
+            if let Some(suggestion) = &denial.suggestion {
+                writeln!(f, "  to allow it:\n{suggestion}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_types::{Authority, Generation};
+
+    use super::*;
+    use crate::{Policy, Posture, Source};
+
+    fn explained(authority: &str) -> Explanation {
+        let text = "version: 1\nnetwork:\n  endpoints:\n    \
+            api: {hosts: [api.example.org], tls: passthrough}\n    \
+            all: {hosts: ['**.example.org'], ports: [22], protocol: tcp}\n";
+        let policy = Policy::parse(&[Source::new("p.yaml", text)]).unwrap();
+        let snapshot = Snapshot::compile(&policy, &[], Generation(7), Posture::Enforce).unwrap();
+        let Authority { host, port } = Authority::parse(authority, None).unwrap();
+        snapshot.explain(&Intent { door: Door::Connect, host, port })
+    }
+
+    #[test]
+    fn allowed() {
+        let text = explained("api.example.org:443").to_string();
+        let want = "api.example.org:443 (connect): allowed by endpoint `api` (protocol http, tls passthrough), generation 7\n  \
+            endpoint `api` at p.yaml:4:5: api.example.org covers the host; port matches [443]\n  \
+            endpoint `all` at p.yaml:5:5: **.example.org covers the host; port does not match [22]\n";
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn denied() {
+        let text = explained("api.exmaple.org:443").to_string();
+        let want = "api.exmaple.org:443 (connect): denied, generation 7\n  no endpoint covers the host\n  near: api.example.org\n  \
+            no_policy (default): no endpoint of the policy covers api.exmaple.org\n  to allow it:\nnetwork:\n  endpoints:\n    \
+            api.exmaple.org: {hosts: [api.exmaple.org], ports: [443], tls: passthrough}\n";
+        assert_eq!(text, want);
+        assert_eq!(explained("example.org:22").near, ["**.example.org", "api.example.org"]);
+        let json = serde_json::to_value(explained("api.example.org:80")).unwrap();
+        assert_eq!((&json["allowed"], &json["denial"]["reason"]), (&false.into(), &"no_policy".into()));
+    }
+}

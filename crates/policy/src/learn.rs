@@ -1,0 +1,215 @@
+//! Learning: what was seen, as the least policy that allows it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    net::IpAddr,
+};
+
+use stockade_types::{AddressClass, Host, Port};
+
+use crate::{denial::list, host};
+
+/// Most hosts remembered, and most ports of one. The command chooses where it connects; this bounds what that costs.
+const MAX_HOSTS: usize = 10_000;
+const MAX_PORTS: usize = 256;
+
+/// What was spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Seen {
+    /// HTTP in the clear.
+    Http,
+    /// TLS.
+    Tls,
+    /// Neither, or nothing was said.
+    Opaque,
+}
+
+/// What a learning run saw.
+#[derive(Debug, Clone, Default)]
+pub struct Learned {
+    hosts: BTreeMap<Host, BTreeMap<Port, BTreeSet<Seen>>>,
+    dropped: u64,
+}
+
+impl Learned {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes one connection.
+    pub fn observe(&mut self, host: &Host, port: Port, seen: Seen) {
+        let room = self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(host);
+        if room {
+            let ports = self.hosts.entry(host.clone()).or_default();
+            if ports.len() < MAX_PORTS || ports.contains_key(&port) {
+                ports.entry(port).or_default().insert(seen);
+                return;
+            }
+        }
+        self.dropped = self.dropped.saturating_add(1);
+    }
+
+    /// Whether nothing was seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// The least policy that allows what was seen: hosts as they were named, ports as they were used. The order is
+    /// that of the names. Hosts that no policy can allow are named in comments.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        let mut text = String::from("version: 1\nnetwork:\n  endpoints:\n");
+        let mut refused = Vec::new();
+        let mut written = 0;
+        for (host, ports) in &self.hosts {
+            if let Err(why) = host::pattern(&host.to_string()) {
+                refused.push(format!("# not allowed: {host}: {why}\n"));
+                continue;
+            }
+            let (opaque, web): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                ports.iter().partition(|(_, seen)| seen.contains(&Seen::Opaque));
+            if !web.is_empty() {
+                let clear = web.iter().all(|(port, seen)| **port == Port::HTTP && !seen.contains(&Seen::Tls));
+                let tls = if clear { "" } else { "      tls: passthrough\n" };
+                endpoint(&mut text, host, "", web.keys().copied(), tls);
+                written += 1;
+            }
+            if !opaque.is_empty() {
+                endpoint(&mut text, host, "-tcp", opaque.keys().copied(), "      protocol: tcp\n");
+                written += 1;
+            }
+        }
+        if written == 0 {
+            text = String::from("version: 1\nnetwork:\n  endpoints: {}\n");
+        }
+        refused.iter().for_each(|line| text.push_str(line));
+        if self.dropped > 0 {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "# {} more connections were not recorded", self.dropped);
+        }
+        text
+    }
+}
+
+fn endpoint<'p>(text: &mut String, host: &Host, suffix: &str, ports: impl Iterator<Item = &'p Port>, last: &str) {
+    let (name, quoted) = match host {
+        Host::Name(name) => (name.to_string(), name.to_string()),
+        Host::Addr(IpAddr::V4(a)) => (a.to_string(), a.to_string()),
+        Host::Addr(IpAddr::V6(a)) => (format!("v6-{}", a.to_string().replace(':', "-")), format!("\"[{a}]\"")),
+    };
+    // Names are at most 64 characters; a long host is cut and told apart by what it hashes to.
+    let name = match name.len() + suffix.len() {
+        0..=64 => name,
+        _ => format!("{}-{}", name.chars().take(40).collect::<String>(), short_hash(&name)),
+    };
+    let ports: BTreeSet<Port> = ports.copied().collect();
+    // Writing to a String cannot fail.
+    let _ = write!(text, "    {name}{suffix}:\n      hosts: [{quoted}]\n      ports: {}\n{last}", list(&ports));
+    if let Host::Addr(addr) = host
+        && AddressClass::of(*addr) == AddressClass::Private
+    {
+        let bits = if addr.is_ipv4() { 32 } else { 128 };
+        let _ = writeln!(text, "      private_addresses: [\"{addr}/{bits}\"]");
+    }
+}
+
+fn short_hash(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    crate::parse::hex(&Sha256::digest(text)).chars().take(8).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use stockade_types::Generation;
+
+    use super::*;
+    use crate::{Door, Intent, Policy, Posture, Snapshot, Source, Verdict};
+
+    #[test]
+    fn the_text_is_stable_and_minimal() {
+        let mut learned = Learned::new();
+        for (host, port, seen) in [
+            ("b.example.org", 443, Seen::Tls),
+            ("a.example.org", 80, Seen::Http),
+            ("b.example.org", 80, Seen::Http),
+            ("b.example.org", 22, Seen::Opaque),
+            ("10.0.0.7", 5432, Seen::Opaque),
+            ("metadata.google.internal", 80, Seen::Http),
+            ("b.example.org", 443, Seen::Tls),
+        ] {
+            learned.observe(&Host::parse(host).unwrap(), Port::new(port).unwrap(), seen);
+        }
+        let want = "version: 1\nnetwork:\n  endpoints:\n    \
+            a.example.org:\n      hosts: [a.example.org]\n      ports: [80]\n    \
+            b.example.org:\n      hosts: [b.example.org]\n      ports: [80, 443]\n      tls: passthrough\n    \
+            b.example.org-tcp:\n      hosts: [b.example.org]\n      ports: [22]\n      protocol: tcp\n    \
+            10.0.0.7-tcp:\n      hosts: [10.0.0.7]\n      ports: [5432]\n      protocol: tcp\n      private_addresses: [\"10.0.0.7/32\"]\n\
+            # not allowed: metadata.google.internal: `metadata.google.internal` cannot be an endpoint: \
+            it is a cloud metadata service, which is never reachable\n";
+        assert_eq!(learned.to_yaml(), want);
+    }
+
+    #[test]
+    fn nothing_seen_allows_nothing() {
+        assert!(Learned::new().is_empty());
+        let policy = Policy::parse(&[Source::new("learned", Learned::new().to_yaml())]).unwrap();
+        assert!(policy.network().endpoints.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut learned = Learned::new();
+        for i in 0..MAX_HOSTS + 5 {
+            learned.observe(&Host::parse(&format!("h{i}.example.org")).unwrap(), Port::HTTPS, Seen::Tls);
+        }
+        let host = Host::parse("h0.example.org").unwrap();
+        (1..=400).for_each(|p| learned.observe(&host, Port::new(p).unwrap(), Seen::Opaque));
+        assert_eq!((learned.hosts.len(), learned.hosts[&host].len()), (MAX_HOSTS, MAX_PORTS));
+        assert!(learned.to_yaml().ends_with("# 150 more connections were not recorded\n"), "{}", learned.dropped);
+    }
+
+    fn host() -> impl Strategy<Value = Host> {
+        let name = prop_oneof![
+            "[a-c]{1,2}\\.[xy]\\.test",
+            "[a-z][a-z0-9_-]{0,60}[a-z0-9]\\.[a-z]{40,60}\\.example\\.org",
+            "(203\\.0\\.113|10\\.0\\.0|8\\.8\\.8)\\.[1-9]",
+            "\\[2001:db8::[1-9a-f]{1,4}\\]",
+            "[0-9]{1,3}e[0-9]\\.test",
+        ];
+        name.prop_filter_map("not a host", |text| Host::parse(&text).ok())
+    }
+
+    fn seen() -> impl Strategy<Value = (Host, Port, Seen)> {
+        let port = prop_oneof![Just(80u16), Just(443), Just(22), 1..=u16::MAX];
+        let spoken = prop_oneof![Just(Seen::Http), Just(Seen::Tls), Just(Seen::Opaque)];
+        (host(), port.prop_filter_map("port", Port::new), spoken)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_policy_allows_exactly_what_was_seen(all in prop::collection::vec(seen(), 0..12), other in prop::collection::vec(seen(), 0..6)) {
+            let mut learned = Learned::new();
+            for (host, port, spoken) in &all {
+                learned.observe(host, *port, *spoken);
+            }
+            let text = learned.to_yaml();
+            let policy = Policy::parse(&[Source::new("learned", &text)]).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
+            let snapshot = Snapshot::compile(&policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
+            let hosts = all.iter().chain(&other).map(|s| &s.0);
+            for host in hosts {
+                for port in all.iter().chain(&other).map(|s| s.1) {
+                    let intent = Intent { door: Door::Transparent, host: host.clone(), port };
+                    let allowed = matches!(snapshot.authorize(&intent), Verdict::Allow(_));
+                    let observed = all.iter().any(|(h, p, _)| h == host && *p == port);
+                    prop_assert_eq!(allowed, observed, "{} {}\n{}", host, port, text);
+                }
+            }
+        }
+    }
+}
