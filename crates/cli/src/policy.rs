@@ -1,3 +1,131 @@
-//! `policy`.
+//! `policy check | explain | test`.
+
+use std::{fs, path::PathBuf};
+
+use stockade_policy::{Door, Explanation, Intent, Policy, Posture, Rejected, Snapshot, Source, cases};
+use stockade_supervisor::Steering;
+use stockade_types::{Authority, Generation, Port};
+
 use crate::{Failure, args::PolicyCommand};
-pub(crate) fn run(_: PolicyCommand) -> Result<u8, Failure> { Ok(0) }
+
+pub(crate) fn run(command: PolicyCommand) -> Result<u8, Failure> {
+    match command {
+        PolicyCommand::Check { files, json } => check(&files, json),
+        PolicyCommand::Explain { policy, target, json } => explain(&policy, &target, json),
+        PolicyCommand::Test { policy, cases, json } => test(&policy, &cases, json),
+    }
+}
+
+/// Reads and compiles, as `run` would.
+fn load(files: &[PathBuf]) -> Result<Result<(Policy, Snapshot), Rejected>, Failure> {
+    let mut steering = Steering::read(files).map_err(Failure::new)?;
+    let parsed = if files.is_empty() { Policy::builtin() } else { Policy::parse(&steering.sources) };
+    let policy = match parsed {
+        Ok(policy) => policy,
+        Err(rejected) => return Ok(Err(rejected)),
+    };
+    steering.read_modules(&policy).map_err(Failure::new)?;
+    let snapshot = Snapshot::compile(&policy, &steering.modules, Generation::FIRST, Posture::Enforce);
+    Ok(snapshot.map(|s| (policy, s)))
+}
+
+fn usable(files: &[PathBuf]) -> Result<(Policy, Snapshot), Failure> {
+    load(files)?.map_err(|r| Failure::new(format_args!("the policy is not valid\n{r}")))
+}
+
+fn check(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
+    match load(files)? {
+        Ok((policy, snapshot)) => {
+            let endpoints = policy.network().endpoints.len();
+            if json {
+                println!("{}", serde_json::json!({"ok": true, "endpoints": endpoints, "digest": snapshot.digest()}));
+            } else {
+                println!("the policy is valid: {endpoints} endpoints, sha256 {}", snapshot.digest());
+                let weakened = policy.process().require_weakened();
+                weakened.iter().for_each(|l| println!("note: `{l}` is not required, so a start without it is possible"));
+                policy.process().relax.iter().for_each(|r| println!("note: relaxed: {}", r.name()));
+            }
+            Ok(0)
+        }
+        Err(rejected) if json => {
+            println!("{}", serde_json::json!({"ok": false, "errors": rejected.0}));
+            Ok(1)
+        }
+        Err(rejected) => {
+            eprintln!("{rejected}");
+            Ok(1)
+        }
+    }
+}
+
+fn explain(files: &[PathBuf], target: &str, json: bool) -> Result<u8, Failure> {
+    let (_, snapshot) = usable(files)?;
+    let intent = intent(target)?;
+    let explanation: Explanation = snapshot.explain(&intent);
+    if json {
+        println!("{}", serde_json::to_string(&explanation).map_err(Failure::new)?);
+    } else {
+        println!("{explanation}");
+    }
+    Ok(u8::from(!explanation.allowed))
+}
+
+/// `host:port`, or a URL whose scheme supplies the port.
+fn intent(target: &str) -> Result<Intent, Failure> {
+    let (rest, default, door) = match target.split_once("://") {
+        Some(("http", rest)) => (rest, Some(Port::HTTP), Door::Forward),
+        Some(("https", rest)) => (rest, Some(Port::HTTPS), Door::Connect),
+        Some((scheme, _)) => return Err(Failure::new(format_args!("{scheme}: expected http or https, or HOST:PORT"))),
+        None => (target, None, Door::Connect),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Authority { host, port } =
+        Authority::parse(authority, default).map_err(|e| Failure::new(format_args!("{target}: {e}; write HOST:PORT or a URL")))?;
+    Ok(Intent { door, host, port })
+}
+
+fn test(files: &[PathBuf], case_files: &[PathBuf], json: bool) -> Result<u8, Failure> {
+    let (_, snapshot) = usable(files)?;
+    let (mut passed, mut failed, mut rows) = (0, 0, Vec::new());
+    for file in case_files {
+        let name = file.display().to_string();
+        let text = fs::read_to_string(file).map_err(|e| Failure::new(format_args!("{name}: {e}")))?;
+        let outcomes = cases::run(&Source::new(name.clone(), text), &snapshot).map_err(Failure::new)?;
+        for o in outcomes {
+            match &o.failure {
+                None => passed += 1,
+                Some(why) => {
+                    failed += 1;
+                    if !json {
+                        println!("{name}:{}: {}: {why}", o.at.line, o.note);
+                    }
+                }
+            }
+            if json {
+                rows.push(serde_json::json!({"file": name, "line": o.at.line, "note": o.note, "failure": o.failure}));
+            }
+        }
+    }
+    if json {
+        println!("{}", serde_json::json!({"passed": passed, "failed": failed, "cases": rows}));
+    } else {
+        println!("{passed} passed, {failed} failed");
+    }
+    Ok(u8::from(failed > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let parse = |t: &str| intent(t).map(|i| (i.door, i.host.to_string(), i.port.get())).map_err(|f| f.text);
+        assert_eq!(parse("https://a.test/x?y"), Ok((Door::Connect, "a.test".into(), 443)));
+        assert_eq!(parse("http://a.test:8080"), Ok((Door::Forward, "a.test".into(), 8080)));
+        assert_eq!(parse("a.test:22"), Ok((Door::Connect, "a.test".into(), 22)));
+        for bad in ["a.test", "ftp://a.test", "http://u@a.test", ""] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! [`Prepared`] → [`Isolated`] (the sandbox stands) → [`Serving`] (the door answers) → the command runs.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::AsFd,
     sync::{Arc, mpsc},
@@ -21,7 +22,7 @@ use stockade_confine::{
     sandbox::{Sandbox, Starting},
 };
 use stockade_egress::{Config as DoorConfig, Deps, Listeners, resolver};
-use stockade_policy::{Posture as PolicyPosture, Snapshot};
+use stockade_policy::{Posture as PolicyPosture, Snapshot, WEB_PORTS};
 use stockade_types::{Generation, Layer, LayerStatus, SandboxId};
 use tokio::sync::watch;
 
@@ -38,6 +39,8 @@ use crate::{
 
 /// How long the last audit events may take to reach the disk.
 const FLUSH: Duration = Duration::from_secs(2);
+/// Caught while learning, besides the web's ports.
+const SSH_PORT: u16 = 22;
 /// Exit code for a command that was ended by `--timeout`.
 const EXIT_TIMED_OUT: i32 = 124;
 
@@ -65,7 +68,7 @@ pub fn run(config: &Config) -> Result<Finished, Error> {
 }
 
 /// Everything is read and decided; the process still has one thread.
-struct Prepared<'a> {
+pub(crate) struct Prepared<'a> {
     config: &'a Config,
     decided: Decided,
     id: SandboxId,
@@ -73,9 +76,9 @@ struct Prepared<'a> {
 }
 
 /// The sandbox stands, empty.
-struct Isolated<'a> {
+pub(crate) struct Isolated<'a> {
     before: Prepared<'a>,
-    sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
     cgroup: Option<Cgroup>,
     snapshot: Arc<Snapshot>,
 }
@@ -102,7 +105,7 @@ struct Serving<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    fn new(config: &'a Config) -> Result<Self, Error> {
+    pub(crate) fn new(config: &'a Config) -> Result<Self, Error> {
         let mut seed = [0; 8];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .map_err(|e| Error::Io { step: "getrandom", source: e.into() })?;
@@ -116,9 +119,13 @@ impl<'a> Prepared<'a> {
         Ok(Self { config, decided, id, log })
     }
 
-    fn isolate(mut self) -> Result<Isolated<'a>, Error> {
-        let ports = endpoint_ports(&self.decided);
-        self.decided.plan.fence.transparent_ports = ports;
+    /// Whether the sandbox is made by root, without a user namespace.
+    pub(crate) fn is_root(&self) -> bool {
+        self.decided.plan.mode == Mode::Root
+    }
+
+    pub(crate) fn isolate(mut self) -> Result<Isolated<'a>, Error> {
+        self.decided.plan.fence.transparent_ports = endpoint_ports(&self.decided, &self.config.posture);
         let plan = &mut self.decided.plan;
         let limits = limits::establish(&self.id, &self.decided.limits, plan.mode == Mode::Rootless);
         if let Some(unmet) = limits.unmet() {
@@ -144,9 +151,14 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Where direct connections are worth catching: every port of every endpoint.
-fn endpoint_ports(decided: &Decided) -> std::collections::BTreeSet<u16> {
-    decided.policy.network().endpoints.iter().flat_map(|e| e.ports.iter().map(|p| p.get())).collect()
+/// Where direct connections are worth catching: every port of every endpoint, and while learning the usual ones.
+fn endpoint_ports(decided: &Decided, posture: &Posture) -> BTreeSet<u16> {
+    let ports = decided.policy.network().endpoints.iter().flat_map(|e| e.ports.iter().map(|p| p.get()));
+    match posture {
+        Posture::Enforce => ports.collect(),
+        // No policy says yet what tools that ignore the proxy will dial.
+        Posture::Learn(_) => ports.chain(WEB_PORTS).chain([SSH_PORT]).collect(),
+    }
 }
 
 impl<'a> Isolated<'a> {

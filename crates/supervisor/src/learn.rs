@@ -8,7 +8,8 @@ use std::{
 };
 
 use stockade_audit::{Action, Event, Network};
-use stockade_policy::Learned;
+use stockade_policy::{Learned, Seen, WEB_PORTS};
+use stockade_types::{Host, Port};
 
 use crate::error::Error;
 
@@ -19,21 +20,23 @@ pub(crate) struct Recording(Arc<Mutex<Learned>>);
 impl Recording {
     /// Takes in one event.
     pub(crate) fn observe(&self, event: &Event) {
-        let network = match event {
-            Event::Network(n) => n,
-            Event::Http(h) => &h.network,
+        let (network, seen) = match event {
+            // While learning, what is neither TLS nor HTTP is let through on other ports than the web's only.
+            Event::Network(n) if n.port.is_some_and(|p| WEB_PORTS.contains(&p)) => (n, Seen::Tls),
+            Event::Network(n) => (n, Seen::Opaque),
+            Event::Http(h) => (&h.network, Seen::Http),
             _ => return,
         };
-        // What a safety rule refused, or what never worked, is no evidence of a need.
-        if matches!(network.action, Action::Allowed | Action::Closed) {
-            self.add(network);
+        // What a safety rule refused, or what never worked, is no evidence of a need; a question to DNS alone is none.
+        if matches!(network.action, Action::Allowed | Action::Closed) && network.door != "dns" {
+            self.add(network, seen);
         }
     }
 
-    fn add(&self, network: &Network) {
-        let (Some(host), Some(port)) = (&network.host, network.port) else { return };
-        let mut learned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        learned.observe_text(host, port);
+    fn add(&self, network: &Network, seen: Seen) {
+        let host = network.host.as_deref().and_then(|h| Host::parse(h).ok());
+        let (Some(host), Some(port)) = (host, network.port.and_then(Port::new)) else { return };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).observe(&host, port, seen);
     }
 
     /// Writes the policy, replacing the file in one step.

@@ -97,10 +97,8 @@ fn filter_error(e: impl std::fmt::Display) -> Error {
 /// Reads and merges the policy; the built-in one when none is named.
 pub(crate) fn policy(config: &Config) -> Result<(Policy, Steering), Error> {
     let mut steering = Steering::read(&config.policy)?;
-    let mut policy = if steering.sources.is_empty() { Policy::builtin() } else { Policy::parse(&steering.sources)? };
-    if !config.allow.is_empty() {
-        policy = policy.allow_endpoints(&config.allow)?;
-    }
+    let mut policy = if steering.sources.is_empty() { Policy::builtin()? } else { Policy::parse(&steering.sources)? };
+    policy.allow_endpoints(&config.allow)?;
     steering.read_modules(&policy)?;
     Ok((policy, steering))
 }
