@@ -151,9 +151,18 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// The part that runs inside the sandbox
-    #[arg(long, hide = true)]
-    pub(crate) inside: bool,
+    /// One of the demo's other processes
+    #[arg(hide = true)]
+    pub(crate) part: Option<DemoPart>,
+}
+
+/// Processes that the demo starts.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DemoPart {
+    /// The sandboxed one.
+    Inside,
+    /// The server outside.
+    Upstream,
 }
 
 #[derive(Debug, Subcommand)]

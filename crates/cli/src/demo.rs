@@ -1,3 +1,128 @@
-//! `demo`.
-use crate::{Failure, args::DemoArgs};
-pub(crate) fn run(_: &DemoArgs) -> Result<u8, Failure> { Ok(0) }
+//! `demo`: everything at once, offline. An upstream of its own, a sandbox, what works in it and what does not, and the
+//! audit of it. Nothing is relaxed for it: the upstream lives on a documentation address (RFC 5737) that the demo's
+//! policy names.
+
+mod inside;
+mod upstream;
+
+use std::{
+    env, fs, io,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::fs::chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use stockade_audit::{Follow, export::text, follow::From, verify};
+use stockade_supervisor::{self as supervisor, Access, Config, Limits, Posture, TerminalChoice, Voice, Workspace, offline};
+
+use crate::{
+    Failure,
+    args::{DemoArgs, DemoPart},
+};
+
+const POLICY: &str = "\
+version: 1
+filesystem:
+  read_write: [.]
+network:
+  endpoints:
+    api:
+      hosts: [api.demo.test]
+      ports: [80]
+      private_addresses: [192.0.2.0/24]
+";
+
+/// Who the sandboxed part is when root shows the demo.
+const NOBODY: u32 = 65534;
+
+pub(crate) fn run(args: &DemoArgs) -> Result<u8, Failure> {
+    match args.part {
+        Some(DemoPart::Inside) => inside::run(),
+        Some(DemoPart::Upstream) => upstream::run(),
+        None => show(),
+    }
+}
+
+fn show() -> Result<u8, Failure> {
+    let program = env::current_exe()?;
+    let stage = Stage::set()?;
+    println!("policy:\n{}", indent(POLICY));
+    let (hosts, resolv) = (stage.file("hosts", "192.0.2.10 api.demo.test\n")?, stage.file("resolv.conf", "")?);
+    let policy = stage.file("policy.yaml", POLICY)?;
+    let log = stage.root.join("audit.log");
+    offline::enter(&hosts, &resolv)
+        .map_err(|e| Failure::new(format_args!("the demo's network cannot be made: {e}; `stockade doctor` says what is missing")))?;
+    let mut upstream = upstream(&program)?;
+    let finished = supervisor::run(&config(&program, &stage, &policy, &log));
+    // It has answered everything it was asked.
+    let _ = upstream.kill().and_then(|()| upstream.wait());
+    let finished = finished?;
+    println!("\naudit log:");
+    let mut events = Follow::open(&log, From::Beginning)?;
+    events.poll(|line| println!("  {}", text(line)))?;
+    let verified = verify(&log, None).map_err(Failure::new)?;
+    println!("\nhash chain: whole, {} lines, head {}", verified.lines, verified.head);
+    println!("next: stockade run -- COMMAND        docs: README.md");
+    Ok(finished.code)
+}
+
+fn config(program: &Path, stage: &Stage, policy: &Path, log: &Path) -> Config {
+    Config {
+        command: vec![program.into(), "demo".into(), "inside".into()],
+        policy: vec![policy.to_owned()],
+        allow: Vec::new(),
+        posture: Posture::Enforce,
+        workspace: Workspace { path: Some(stage.work.clone()), access: Some(Access::ReadWrite) },
+        env: Vec::new(),
+        user: None,
+        limits: Limits::default(),
+        timeout: Some(std::time::Duration::from_secs(30)),
+        audit_log: Some(log.to_owned()),
+        require: Vec::new(),
+        terminal: TerminalChoice::Never,
+        voice: Voice::Errors,
+        read_only: vec![program.to_owned()],
+    }
+}
+
+/// The upstream is a process of its own, because this one must stay single-threaded; it inherits the listener.
+fn upstream(program: &Path) -> io::Result<Child> {
+    let listener = TcpListener::bind(("192.0.2.10", 80))?;
+    Command::new(program).args(["demo", "upstream"]).stdin(Stdio::from(OwnedFd::from(listener))).spawn()
+}
+
+/// The demo's files; gone when it ends.
+struct Stage {
+    root: PathBuf,
+    work: PathBuf,
+}
+
+impl Stage {
+    fn set() -> io::Result<Self> {
+        let root = fs::canonicalize(env::temp_dir())?.join(format!("stockade-demo-{}", std::process::id()));
+        fs::create_dir(&root)?;
+        let work = root.join("work");
+        fs::create_dir(&work)?;
+        // Fails for everybody but root, who else would have to run the inner part as nobody in a directory of root's.
+        let _ = chown(&work, Some(NOBODY), Some(NOBODY));
+        Ok(Self { root, work })
+    }
+
+    fn file(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+        let path = self.root.join(name);
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Temporary files; what is left is the system's to clean.
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|l| format!("  {l}\n")).collect()
+}

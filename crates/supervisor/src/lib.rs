@@ -12,6 +12,7 @@ mod examine;
 mod identity;
 mod learn;
 mod observer;
+pub mod offline;
 mod prepare;
 mod refusals;
 mod running;
