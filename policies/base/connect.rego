@@ -31,9 +31,15 @@ host_matches(c) if {
 	endswith(input.destination.host, c.suffix)
 }
 
-# Names with a meaning of their own: no endpoint, no audit mode and no learning reaches them.
-reserved := "ssrf_metadata" if input.destination.host == "metadata.google.internal"
+# Names with a meaning of their own, and what is below them: no endpoint, no audit mode and no learning reaches them.
+reserved := "ssrf_metadata" if is_or_below("metadata.google.internal", ".metadata.google.internal")
 
-reserved := "ssrf_always_blocked" if endswith(input.destination.host, ".localhost")
+reserved := "ssrf_always_blocked" if is_or_below("localhost", ".localhost")
 
-reserved := "not_available" if input.destination.host in {"inference.local", "stockade.local"}
+reserved := "not_available" if is_or_below("inference.local", ".inference.local")
+
+reserved := "not_available" if is_or_below("stockade.local", ".stockade.local")
+
+is_or_below(name, _) if input.destination.host == name
+
+is_or_below(_, suffix) if endswith(input.destination.host, suffix)

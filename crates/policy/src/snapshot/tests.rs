@@ -251,6 +251,10 @@ fn modules_that_cannot_work_are_refused_with_their_place() {
             "package stockade.custom\ndeny contains \"x\" if input.version / 0 == 1\n",
             "fails for a connection to example.com:443",
         ),
+        (
+            "package stockade.custom\ndeny contains \"x\" if input.version == 2 with input as {}\n",
+            "`with` keyword is not supported",
+        ),
         ("", "extra.rego"),
     ] {
         for posture in [Posture::Enforce, Posture::Learn] {
@@ -345,6 +349,46 @@ fn the_digest_is_of_sources_and_modules() {
     let (plain, a, b) = (snapshot(THREE), m("a").unwrap(), m("b").unwrap());
     assert_eq!(plain.digest(), snapshot(THREE).digest());
     assert!(plain.digest().len() == 64 && plain.digest() != a.digest() && a.digest() != b.digest());
+}
+
+#[test]
+fn dns_and_connections_agree_on_reserved_names() {
+    let s = snapshot("    all: {hosts: ['**.google.internal', '**.host.example'], tls: passthrough}");
+    for (name, reserved) in [
+        ("metadata.google.internal", true),
+        ("x.metadata.google.internal", true),
+        ("xmetadata.google.internal", false),
+        ("a.localhost", true),
+        ("localhost.host.example", false),
+        ("inference.local", true),
+        ("a.inference.local", true),
+        ("stockade.local", true),
+        ("a.host.example", false),
+    ] {
+        let by_name = matches!(s.name(&name.parse().unwrap()), NameVerdict::Unknown(d) if d.rule == "reserved");
+        let asked = intent(&format!("{name}:443"));
+        let by_connection = matches!(s.authorize(&asked), Verdict::Deny(d) if d.rule == "reserved");
+        assert_eq!((by_name, by_connection), (reserved, reserved), "{name}");
+    }
+}
+
+/// The examples of the documentation are what they say they are.
+#[test]
+fn documentation() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let block = |file: &str, language: &str| {
+        let text = std::fs::read_to_string(docs.join(file)).unwrap();
+        let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap();
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    let policy =
+        Policy::parse(&[Source::new("policy.md", block("policy.md", "yaml"))]).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(policy.network().endpoints.len(), 3);
+    assert!(policy.process().require_weakened().is_empty());
+    let modules = [Source::new("extra.rego", block("rego-input.md", "rego"))];
+    let s = Snapshot::compile(&policy, &modules, Generation::FIRST, Posture::Enforce).unwrap_or_else(|e| panic!("{e}"));
+    permit(&s, "api.github.com:443");
+    assert_eq!(denial(&s, "api.github.com:80").reason, Reason::NoPolicy);
 }
 
 mod invisible {
