@@ -14,7 +14,9 @@ use std::{
 };
 
 use stockade_audit::{Follow, export::text, follow::From, verify};
-use stockade_supervisor::{self as supervisor, Access, Config, Limits, Posture, TerminalChoice, Voice, Workspace, offline};
+use stockade_supervisor::{
+    self as supervisor, Access, Config, Limits, Posture, TerminalChoice, Voice, Workspace, offline,
+};
 
 use crate::{
     Failure,
@@ -51,8 +53,9 @@ fn show() -> Result<u8, Failure> {
     let (hosts, resolv) = (stage.file("hosts", "192.0.2.10 api.demo.test\n")?, stage.file("resolv.conf", "")?);
     let policy = stage.file("policy.yaml", POLICY)?;
     let log = stage.root.join("audit.log");
-    offline::enter(&hosts, &resolv)
-        .map_err(|e| Failure::new(format_args!("the demo's network cannot be made: {e}; `stockade doctor` says what is missing")))?;
+    offline::enter(&hosts, &resolv).map_err(|e| {
+        Failure::new(format_args!("the demo's network cannot be made: {e}; `stockade doctor` says what is missing"))
+    })?;
     let mut upstream = upstream(&program)?;
     let finished = supervisor::run(&config(&program, &stage, &policy, &log));
     // It has answered everything it was asked.

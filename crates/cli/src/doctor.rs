@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use stockade_supervisor::{self as supervisor, Access, Config, Examination, Limits, Posture, TerminalChoice, Voice, Workspace};
+use stockade_supervisor::{
+    self as supervisor, Access, Config, Examination, Limits, Posture, TerminalChoice, Voice, Workspace,
+};
 use stockade_types::{Enforcement, Escaped, Layer};
 
 use crate::{Failure, args::DoctorArgs};
@@ -65,7 +67,9 @@ fn show(examined: &Result<Examination, supervisor::Error>) {
 /// How to get what is missing, where that is in the operator's hands.
 fn way_out(layer: Layer) -> Option<&'static str> {
     match layer {
-        Layer::Limits => Some("delegate a cgroup (systemd: Delegate=yes, or `systemd-run --user --scope`), or run as root"),
+        Layer::Limits => {
+            Some("delegate a cgroup (systemd: Delegate=yes, or `systemd-run --user --scope`), or run as root")
+        }
         Layer::Landlock => Some("boot with lsm=landlock,… and CONFIG_SECURITY_LANDLOCK=y (Linux 5.13 or newer)"),
         Layer::Privileges => Some("rootless, supplementary groups cannot be dropped: run as a user without them"),
         Layer::Fence => Some("load nf_tables and nft_tproxy (modprobe), or accept what is said above"),
@@ -100,7 +104,11 @@ fn facts() -> Vec<(&'static str, String)> {
         ("user ns", format!("at most {users}")),
         ("LSMs", lsm),
         ("AppArmor", apparmor.to_owned()),
-        ("GPU nodes", if Path::new("/dev/nvidiactl").exists() || Path::new("/dev/kfd").exists() { "present" } else { "none" }.to_owned()),
+        (
+            "GPU nodes",
+            if Path::new("/dev/nvidiactl").exists() || Path::new("/dev/kfd").exists() { "present" } else { "none" }
+                .to_owned(),
+        ),
     ]
 }
 

@@ -42,7 +42,9 @@ fn check(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
             } else {
                 println!("the policy is valid: {endpoints} endpoints, sha256 {}", snapshot.digest());
                 let weakened = policy.process().require_weakened();
-                weakened.iter().for_each(|l| println!("note: `{l}` is not required, so a start without it is possible"));
+                weakened
+                    .iter()
+                    .for_each(|l| println!("note: `{l}` is not required, so a start without it is possible"));
                 policy.process().relax.iter().for_each(|r| println!("note: relaxed: {}", r.name()));
             }
             Ok(0)
@@ -79,8 +81,8 @@ fn intent(target: &str) -> Result<Intent, Failure> {
         None => (target, None, Door::Connect),
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let Authority { host, port } =
-        Authority::parse(authority, default).map_err(|e| Failure::new(format_args!("{target}: {e}; write HOST:PORT or a URL")))?;
+    let Authority { host, port } = Authority::parse(authority, default)
+        .map_err(|e| Failure::new(format_args!("{target}: {e}; write HOST:PORT or a URL")))?;
     Ok(Intent { door, host, port })
 }
 

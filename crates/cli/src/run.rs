@@ -6,7 +6,9 @@ use std::{
     path::PathBuf,
 };
 
-use stockade_supervisor::{self as supervisor, Access, Config, Finished, Limits, Posture, TerminalChoice, Voice, Workspace};
+use stockade_supervisor::{
+    self as supervisor, Access, Config, Finished, Limits, Posture, TerminalChoice, Voice, Workspace,
+};
 use stockade_types::Escaped;
 
 use crate::{
@@ -133,7 +135,10 @@ fn say_usage(config: &Config, finished: &Finished) {
     let usage = &finished.usage;
     let memory = usage.peak_memory.map_or_else(|| "unknown".to_owned(), |b| format!("{} MiB", b >> 20));
     let processes = usage.peak_processes.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-    eprintln!("stockade: used {:.2} s of CPU, {memory} of memory at most, {processes} processes at most", usage.cpu.as_secs_f64());
+    eprintln!(
+        "stockade: used {:.2} s of CPU, {memory} of memory at most, {processes} processes at most",
+        usage.cpu.as_secs_f64()
+    );
 }
 
 fn plural(n: u64, word: &str) -> String {

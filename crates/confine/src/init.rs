@@ -28,8 +28,8 @@ use self::{
     session::{Session, Sessions},
 };
 use crate::{
-    message::{Failure, Order, Report, SessionId, Spawn, SpawnError, recv, send},
     limits::Entry,
+    message::{Failure, Order, Report, SessionId, Spawn, SpawnError, recv, send},
     plan::Plan,
     seccomp::Filter,
 };
@@ -92,12 +92,7 @@ enum Wake {
 }
 
 impl<'a> Init<'a> {
-    fn start(
-        mut site: Site<'a>,
-        channel: &'a Channel,
-        supervisor: &'a OwnedFd,
-        signals: SignalFd,
-    ) -> io::Result<Self> {
+    fn start(mut site: Site<'a>, channel: &'a Channel, supervisor: &'a OwnedFd, signals: SignalFd) -> io::Result<Self> {
         let (counts, fds) = site.sockets.take();
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         send(channel, &Report::Ready(site.layers.clone(), site.notes().to_vec(), counts), &fds)?;
@@ -163,10 +158,7 @@ impl<'a> Init<'a> {
                 self.say(&Report::PortsSet(set))?;
             }
             Order::VerifyFence => {
-                let report = match self.site.fence.verify() {
-                    Ok(()) => Report::FenceIntact,
-                    Err(drift) => Report::FenceDrift(drift.to_string()),
-                };
+                let report = self.site.verify_network();
                 self.say(&report)?;
             }
         }
@@ -184,8 +176,8 @@ impl<'a> Init<'a> {
     }
 
     fn progress(&mut self, id: SessionId) -> io::Result<()> {
-        for report in self.sessions.progress(id) {
-            let (report, master) = report;
+        for (report, master) in self.sessions.progress(id) {
+            self.before(&report)?;
             let fds: Vec<_> = master.iter().map(AsFd::as_fd).collect();
             send(self.channel, &report, &fds)?;
         }
@@ -200,6 +192,7 @@ impl<'a> Init<'a> {
                 // What the session said before it ended comes first.
                 self.progress(id)?;
                 if let Some(report) = self.sessions.changed(id, status) {
+                    self.before(&report)?;
                     self.say(&report)?;
                 }
             } else if pid == self.site.launcher_pid && matches!(status, Status::Exited(_) | Status::Signaled(_)) {
@@ -208,6 +201,12 @@ impl<'a> Init<'a> {
             process::take(pid, status)?;
         }
         Ok(())
+    }
+
+    /// What must be said before a program's end: afterwards the supervisor does not listen any more.
+    fn before(&self, report: &Report) -> io::Result<()> {
+        let created = if matches!(report, Report::Ended(..)) { self.site.created() } else { Vec::new() };
+        if created.is_empty() { Ok(()) } else { self.say(&Report::Masks(created)) }
     }
 
     fn masks(&mut self) -> io::Result<()> {

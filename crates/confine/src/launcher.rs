@@ -16,6 +16,7 @@ use std::{
 use nix::{
     sched::CloneFlags,
     sys::{
+        prctl,
         stat::{Mode, umask},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -43,9 +44,9 @@ pub(crate) struct Seal<'a> {
 
 /// Serves launch requests until the channel closes; the exit code of the launcher process.
 pub(crate) fn serve(seal: &Seal<'_>, domain: landlock::Prepared, channel: &Channel) -> u8 {
-    let ready = match domain.restrict() {
+    let ready = match enter(domain) {
         Ok(enforcement) => Launched::Ready(LayerStatus { layer: Layer::Landlock, enforcement }),
-        Err(e) => Launched::Failed(Failure::of(Layer::Landlock, e)),
+        Err(failure) => Launched::Failed(failure),
     };
     if send(channel, &ready, &[]).is_err() || matches!(ready, Launched::Failed(_)) {
         return 1;
@@ -65,6 +66,14 @@ pub(crate) fn serve(seal: &Seal<'_>, domain: landlock::Prepared, channel: &Chann
             Err(_) => return 1,
         }
     }
+}
+
+/// What every program inherits. The order matters: the score is written while `/proc` may still be, and while the
+/// files in it still belong to this user.
+fn enter(domain: landlock::Prepared) -> Result<Enforcement, Failure> {
+    privileges::offer_to_oom_killer().map_err(|e| Failure::of(Layer::Limits, e))?;
+    prctl::set_dumpable(false).map_err(|e| Failure::of(Layer::Privileges, e))?;
+    domain.restrict().map_err(|e| Failure::of(Layer::Landlock, e))
 }
 
 fn launch_one(seal: &Seal<'_>, launch: &Launch, fds: Vec<OwnedFd>) -> io::Result<Child> {

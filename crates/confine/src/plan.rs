@@ -32,6 +32,11 @@ pub struct Plan {
     pub proxy_port: u16,
     /// Resource limits of every process inside.
     pub rlimits: Rlimits,
+    /// Whether programs of this file system may be trusted to help (`iptables-restore` where nf_tables is absent): never
+    /// in a container, whose image chose them.
+    pub host_tools: bool,
+    /// Whether the policy lets memory files be executed.
+    pub memfd_exec: bool,
     /// Layers that must be fully enforced.
     pub require: BTreeSet<Layer>,
 }

@@ -133,11 +133,12 @@ impl Starting {
     /// # Errors
     /// [`StartError::Layer`] naming the layer that cannot be enforced.
     pub fn ready(self, plan: &Plan) -> Result<Sandbox, StartError> {
-        let (layers, notes, counts, fds) = match recv::<Report>(&self.channel).map_err(StartError::io("hear from init"))? {
-            Some((Report::Ready(layers, notes, counts), fds)) => (layers, notes, counts, fds),
-            Some((Report::Failed(failure), _)) => return Err(StartError::Layer(failure)),
-            Some(_) | None => return Err(StartError::Lost),
-        };
+        let (layers, notes, counts, fds) =
+            match recv::<Report>(&self.channel).map_err(StartError::io("hear from init"))? {
+                Some((Report::Ready(layers, notes, counts), fds)) => (layers, notes, counts, fds),
+                Some((Report::Failed(failure), _)) => return Err(StartError::Layer(failure)),
+                Some(_) | None => return Err(StartError::Lost),
+            };
         if let Some(failure) = plan.unmet(&layers) {
             return Err(StartError::Layer(failure));
         }

@@ -10,9 +10,11 @@ use std::{
     time::Duration,
 };
 
+use caps::Capability;
 use nix::sys::wait::waitpid;
 use stockade_audit::{
-    Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, ProcessActivity, Rotation, Settings, Summary, Tap, Writer,
+    Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, ProcessActivity, Rotation, Settings,
+    Summary, Tap, Writer,
 };
 use stockade_confine::{
     limits::{self, Cgroup, Usage},
@@ -20,6 +22,7 @@ use stockade_confine::{
     plan::Mode,
     privileges,
     sandbox::{Sandbox, Starting},
+    seccomp::{Arch, Filter},
 };
 use stockade_egress::{Config as DoorConfig, Deps, Listeners, resolver};
 use stockade_policy::{Posture as PolicyPosture, Snapshot, WEB_PORTS};
@@ -112,7 +115,9 @@ impl<'a> Prepared<'a> {
         let id = SandboxId::from_random(seed);
         // Opened first: a log that lies in the workspace must exist to be protected.
         let log = match &config.audit_log {
-            Some(path) => Some(FileSink::open(path, &id, Rotation::default()).map_err(|e| Error::Audit(e.to_string()))?),
+            Some(path) => {
+                Some(FileSink::open(path, &id, Rotation::default()).map_err(|e| Error::Audit(e.to_string()))?)
+            }
             None => None,
         };
         let decided = prepare::decide(config, "stockade")?;
@@ -122,6 +127,23 @@ impl<'a> Prepared<'a> {
     /// Whether the sandbox is made by root, without a user namespace.
     pub(crate) fn is_root(&self) -> bool {
         self.decided.plan.mode == Mode::Root
+    }
+
+    /// Gives up what the supervisor does not need once init is forked. Before the first thread: capabilities and
+    /// filters belong to threads.
+    fn reduce(&self) -> Result<(), Error> {
+        let own = |e: &dyn std::fmt::Display| Error::Own(e.to_string());
+        privileges::harden_supervisor().map_err(|e| own(&e))?;
+        if self.is_root() {
+            // Files that are made later, in directories of other users: a rotated log, a learned policy.
+            let writes = self.config.audit_log.is_some() || matches!(self.config.posture, Posture::Learn(_));
+            let extra: &[Capability] = if writes { &[Capability::CAP_DAC_OVERRIDE] } else { &[] };
+            privileges::drop_supervisor(extra).map_err(|e| own(&e))?;
+        } else {
+            rustix::thread::set_no_new_privs(true).map_err(|e| own(&e))?;
+        }
+        let filter = Arch::native().and_then(Filter::compile_supervisor).map_err(|e| own(&e))?;
+        filter.apply().map(drop).map_err(|e| own(&e))
     }
 
     pub(crate) fn isolate(mut self) -> Result<Isolated<'a>, Error> {
@@ -134,7 +156,7 @@ impl<'a> Prepared<'a> {
         plan.rlimits = limits.rlimits;
         let starting = Starting::fork(plan, &self.decided.filter, limits.cgroup.as_ref())?;
         starting.go(plan)?;
-        privileges::harden_supervisor().map_err(|e| Error::Option(e.to_string()))?;
+        self.reduce()?;
         // Init builds meanwhile.
         let posture = match self.config.posture {
             Posture::Enforce => PolicyPosture::Enforce,
@@ -250,10 +272,14 @@ impl Serving<'_> {
         if self.config.voice >= Voice::Notices {
             self.decided.notices.iter().for_each(|n| eprintln!("stockade: {n}"));
         }
+        if self.config.voice >= Voice::Everything {
+            self.sandbox.notes.iter().for_each(|n| eprintln!("stockade: note: {n}"));
+        }
         let (events, inbox) = self.events.take().unwrap_or_else(mpsc::channel);
         running::listen(&self.sandbox.channel, events.clone()).map_err(Error::io("listen to init"))?;
         let deliver = events.clone();
-        signals::listen(&self.signals, move |s| deliver.send(Event::Signal(s)).is_ok()).map_err(Error::io("listen for signals"))?;
+        signals::listen(&self.signals, move |s| deliver.send(Event::Signal(s)).is_ok())
+            .map_err(Error::io("listen for signals"))?;
         self.watch_policy(events)?;
         let recorder = Recorder {
             config: self.config,

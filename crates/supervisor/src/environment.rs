@@ -7,7 +7,18 @@ use crate::identity::Account;
 /// What a program needs to find its way about a machine and a terminal. Everything else stays outside, because the
 /// environment of a developer's shell is full of credentials; `--env NAME` passes one variable on.
 const KEPT: [&str; 13] = [
-    "PATH", "TERM", "COLORTERM", "TERM_PROGRAM", "NO_COLOR", "FORCE_COLOR", "CI", "LANG", "LANGUAGE", "TZ", "EDITOR", "PAGER",
+    "PATH",
+    "TERM",
+    "COLORTERM",
+    "TERM_PROGRAM",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "CI",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "EDITOR",
+    "PAGER",
     "COLUMNS",
 ];
 
@@ -19,7 +30,7 @@ const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
 /// Builds the environment, sorted, one `K=V` each. `named` wins over everything.
 #[must_use]
-pub fn build(
+pub(crate) fn build(
     outside: impl Iterator<Item = (OsString, OsString)>,
     named: &[(OsString, OsString)],
     account: &Account,
@@ -68,7 +79,8 @@ mod tests {
             home: "/home/ann".into(),
             notice: None,
         };
-        let outside = [("AWS_SECRET_ACCESS_KEY", "s"), ("PATH", "/p"), ("LC_ALL", "C"), ("HTTPS_PROXY", "http://corp:1")];
+        let outside =
+            [("AWS_SECRET_ACCESS_KEY", "s"), ("PATH", "/p"), ("LC_ALL", "C"), ("HTTPS_PROXY", "http://corp:1")];
         let outside = outside.into_iter().map(|(k, v)| (k.into(), v.into()));
         let env = build(outside, &[("TZ".into(), "UTC".into())], &account, 3128, Path::new("/w"));
         let env: Vec<String> = env.into_iter().map(|e| String::from_utf8(e).unwrap()).collect();

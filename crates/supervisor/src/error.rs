@@ -4,7 +4,7 @@ use std::io;
 
 use stockade_confine::{message::SpawnError, sandbox::StartError};
 
-use crate::{identity::IdentityError, steering::SteeringError, stdio::StdioError, workspace::WorkspaceError};
+use crate::{identity::IdentityError, stdio::StdioError, steering::SteeringError, workspace::WorkspaceError};
 
 /// Why the command did not run, or not to its own end.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum Error {
     /// The door could not be opened.
     #[error("the proxy cannot be started: {0}")]
     Door(String),
+    /// The supervisor could not give up its own privileges.
+    #[error("the supervisor cannot reduce itself: {0}")]
+    Own(String),
     /// The audit log cannot be used.
     #[error("{0}")]
     Audit(String),

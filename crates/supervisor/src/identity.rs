@@ -16,15 +16,15 @@ const NOBODY: u32 = 65534;
 
 /// The command's user, with what its environment says of it.
 #[derive(Debug, Clone)]
-pub struct Account {
+pub(crate) struct Account {
     /// Ids.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// Login name.
-    pub name: String,
+    pub(crate) name: String,
     /// Home directory, as a path inside.
-    pub home: PathBuf,
+    pub(crate) home: PathBuf,
     /// Something the operator should know of this choice.
-    pub notice: Option<String>,
+    pub(crate) notice: Option<String>,
 }
 
 /// Why no user could be chosen.
@@ -61,7 +61,7 @@ pub enum IdentityError {
 ///
 /// # Errors
 /// [`IdentityError`].
-pub fn choose(mode: Mode, wanted: &User, workspace: Option<&Path>) -> Result<Account, IdentityError> {
+pub(crate) fn choose(mode: Mode, wanted: &User, workspace: Option<&Path>) -> Result<Account, IdentityError> {
     let accounts = Accounts::read(Path::new("/etc/passwd"))?;
     match mode {
         Mode::Rootless => rootless(&accounts, wanted),
@@ -100,8 +100,8 @@ fn root(accounts: &Accounts, wanted: &User, workspace: Option<&Path>) -> Result<
 
 fn owner(workspace: Option<&Path>) -> Result<(u32, u32, Option<String>), IdentityError> {
     let Some(path) = workspace else { return Ok((NOBODY, NOBODY, None)) };
-    let meta = std::fs::symlink_metadata(path)
-        .map_err(|source| IdentityError::Workspace { path: path.to_owned(), source })?;
+    let meta =
+        std::fs::symlink_metadata(path).map_err(|source| IdentityError::Workspace { path: path.to_owned(), source })?;
     if meta.uid() != 0 {
         // A directory of an ordinary user may well have group 0; the command's group must not.
         let gid = if meta.gid() == 0 { meta.uid() } else { meta.gid() };
@@ -183,7 +183,9 @@ mod tests {
     use super::*;
 
     fn accounts() -> Accounts {
-        Accounts::parse("root:x:0:0::/root:/bin/sh\nann:x:1000:1000:Ann:/home/ann:/bin/bash\nbad line\nx:x:a:b:c:d:e\ntwin:x:1:1::/:/\ntwin:x:0:0::/:/\nwheel:x:7:0::/home/w:/\n")
+        Accounts::parse(
+            "root:x:0:0::/root:/bin/sh\nann:x:1000:1000:Ann:/home/ann:/bin/bash\nbad line\nx:x:a:b:c:d:e\ntwin:x:1:1::/:/\ntwin:x:0:0::/:/\nwheel:x:7:0::/home/w:/\n",
+        )
     }
 
     #[test]

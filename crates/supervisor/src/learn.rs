@@ -45,8 +45,11 @@ impl Recording {
         let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().ok_or_else(|| Error::Option(format!("{} names no file", path.display())))?;
         let temporary = dir.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(Error::io("write the policy"))?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&temporary)
+            .map_err(Error::io("write the policy"))?;
         file.write_all(text.as_bytes()).map_err(Error::io("write the policy"))?;
         fs::rename(&temporary, path).map_err(Error::io("write the policy"))
     }

@@ -27,6 +27,6 @@ pub use config::{Access, Config, Limits, Posture, Voice, Workspace};
 pub use error::Error;
 pub use examine::{Examination, examine};
 pub use identity::IdentityError;
-pub use steering::{Steering, SteeringError};
 pub use stdio::{StdioError, TerminalChoice};
+pub use steering::{Steering, SteeringError};
 pub use workspace::WorkspaceError;

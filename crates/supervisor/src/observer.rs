@@ -86,7 +86,12 @@ impl Observer for Recorder<'_> {
             self.say(Voice::Everything, format_args!("{}: {}", status.layer, status.enforcement));
         }
         let detail = "the command starts".to_owned();
-        self.audit.emit(Event::Lifecycle(Lifecycle { phase: "ready", reason: None, layers: self.layers.clone(), detail }));
+        self.audit.emit(Event::Lifecycle(Lifecycle {
+            phase: "ready",
+            reason: None,
+            layers: self.layers.clone(),
+            detail,
+        }));
         let argv = self.config.command.iter().take(MAX_ARGV).map(|a| a.to_string_lossy().into_owned()).collect();
         let pid = u32::try_from(pid).unwrap_or_default();
         self.audit.emit(Event::Process(ProcessActivity { launched: true, pid, argv, uid: self.uid, exit: None }));
@@ -104,7 +109,10 @@ impl Observer for Recorder<'_> {
                 Some(ports)
             }
             Err(e) => {
-                self.say(Voice::Notices, format_args!("the changed policy is refused, the old one stays in force: {e}"));
+                self.say(
+                    Voice::Notices,
+                    format_args!("the changed policy is refused, the old one stays in force: {e}"),
+                );
                 let snapshot = self.policy.borrow().clone();
                 self.audit.emit(Event::Config(ConfigEvent {
                     accepted: false,

@@ -1,9 +1,6 @@
 //! A closed world for the demo: a network in which every address is this machine, and names of our own.
 
-use std::{
-    fs, io,
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use nix::{
     mount::{MsFlags, mount},

@@ -35,7 +35,8 @@ const NFLOG_GROUP: u16 = 1;
 /// Bound of /tmp and of a private home.
 const SCRATCH: u64 = 1 << 30;
 /// Name resolution inside: files first, so that `localhost` needs no server, then the sandbox's own DNS.
-const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
+const NSSWITCH: &str =
+    "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 
 /// Everything decided, nothing made.
 #[derive(Debug)]
@@ -71,7 +72,9 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     let relax: Vec<&str> = policy.process().relax.iter().map(|r| r.name()).collect();
     let filter = Filter::compile(Arch::native().map_err(filter_error)?, &relax).map_err(filter_error)?;
     let view = view(config, &policy, &steering, &account, workspace.as_deref(), hostname)?;
-    let cwd = workspace.filter(|w| view.grants.iter().any(|g| w.starts_with(&g.path))).unwrap_or_else(|| account.home.clone());
+    let cwd = workspace
+        .filter(|w| view.grants.iter().any(|g| w.starts_with(&g.path)))
+        .unwrap_or_else(|| account.home.clone());
     let mut require = policy.process().require.clone();
     require.extend(config.require.iter().copied());
     let mut notices: Vec<String> = account.notice.clone().into_iter().collect();
@@ -84,6 +87,8 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
         fence: fence::Spec { transparent_ports: BTreeSet::new(), private_port: TRANSPARENT_PORT, group: NFLOG_GROUP },
         proxy_port: PROXY_PORT,
         rlimits: Rlimits::default(),
+        host_tools: !in_container(),
+        memfd_exec: relax.contains(&"memfd_exec"),
         require,
     };
     let environment = environment::build(env::vars_os(), &config.env, &account, PROXY_PORT, &cwd);
@@ -108,6 +113,11 @@ fn mode() -> Mode {
     let admin = rustix::thread::capabilities(None)
         .is_ok_and(|c| c.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
     if root && admin { Mode::Root } else { Mode::Rootless }
+}
+
+/// Marks that Docker and Podman leave in every container.
+fn in_container() -> bool {
+    ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
 }
 
 /// The policy's limits with the command line's over them, in the policy's own grammar.
@@ -138,7 +148,8 @@ fn limits(config: &Config, policy: &Policy) -> Result<LimitPlan, Error> {
 
 /// What the policy asks for that weakens the sandbox: said at every start.
 fn weaknesses(policy: &Policy) -> Vec<String> {
-    let mut said: Vec<String> = policy.process().relax.iter().map(|r| format!("relaxed by policy: {}", r.name())).collect();
+    let mut said: Vec<String> =
+        policy.process().relax.iter().map(|r| format!("relaxed by policy: {}", r.name())).collect();
     let weakened = policy.process().require_weakened();
     if !weakened.is_empty() {
         let names: Vec<&str> = weakened.iter().map(|l| l.name()).collect();
@@ -162,7 +173,8 @@ fn view(
         for grant in list {
             let Some(path) = place.absolute(&grant.path)? else { continue };
             let ours = workspace.is_some_and(|w| path == w);
-            let access = if ours && config.workspace.access == Some(Access::ReadOnly) { ViewAccess::ReadOnly } else { access };
+            let access =
+                if ours && config.workspace.access == Some(Access::ReadOnly) { ViewAccess::ReadOnly } else { access };
             grants.push(Grant { path, access, create: grant.create });
         }
     }
@@ -171,7 +183,11 @@ fn view(
         grants.retain(|g| g.path != w);
         grants.push(Grant { path: w.to_owned(), access, create: false });
     }
-    grants.extend(config.read_only.iter().map(|p| Grant { path: p.clone(), access: ViewAccess::ReadOnly, create: false }));
+    grants.extend(config.read_only.iter().map(|p| Grant {
+        path: p.clone(),
+        access: ViewAccess::ReadOnly,
+        create: false,
+    }));
     let mut hidden = Vec::new();
     for path in &fs.hidden {
         hidden.extend(place.absolute(path)?);
@@ -203,7 +219,10 @@ impl Place<'_> {
     /// operator left out.
     fn absolute(&self, path: &Path) -> Result<Option<PathBuf>, Error> {
         if let Ok(rest) = path.strip_prefix("~") {
-            let home = self.home.as_ref().ok_or_else(|| Error::Option(format!("{}: there is no home directory", path.display())))?;
+            let home = self
+                .home
+                .as_ref()
+                .ok_or_else(|| Error::Option(format!("{}: there is no home directory", path.display())))?;
             return Ok(Some(home.join(rest).components().collect()));
         }
         if path.is_absolute() {

@@ -185,10 +185,8 @@ impl<'a, O: Observer> Running<'a, O> {
         match report {
             Report::Spawned(_, pid, layers) => {
                 self.deadline = self.timeout.map(|t| Instant::now() + t);
-                if let Some(master) = fds.into_iter().next() {
-                    if let Err(e) = self.attach(master) {
-                        self.observer.failed_order(&format!("attach the terminal: {e}"));
-                    }
+                if let Some(Err(e)) = fds.into_iter().next().map(|master| self.attach(master)) {
+                    self.observer.failed_order(&format!("attach the terminal: {e}"));
                 }
                 self.observer.launched(pid, &layers);
             }

@@ -2,11 +2,11 @@
 
 use std::{io, thread};
 
-use nix::unistd::Pid;
 use nix::sys::{
     signal::{SigSet, Signal, kill},
     signalfd::{SfdFlags, SignalFd},
 };
+use nix::unistd::Pid;
 
 /// What the supervisor handles itself or forwards. SIGCHLD is waited for elsewhere.
 const HANDLED: [Signal; 10] = [
@@ -26,7 +26,7 @@ const HANDLED: [Signal; 10] = [
 ///
 /// # Errors
 /// What `pthread_sigmask(3)` says.
-pub fn block() -> io::Result<SigSet> {
+pub(crate) fn block() -> io::Result<SigSet> {
     let mut set = SigSet::empty();
     HANDLED.into_iter().for_each(|s| set.add(s));
     set.thread_block()?;
@@ -35,7 +35,7 @@ pub fn block() -> io::Result<SigSet> {
 
 /// Stops `target` (this process, or its group with pid 0) with SIGTSTP, whose default action the kernel withholds from
 /// a group that no shell could continue; SIGSTOP would stop it for ever. Returns when continued, or at once then.
-pub fn stop(target: Pid) {
+pub(crate) fn stop(target: Pid) {
     let mut tstp = SigSet::empty();
     tstp.add(Signal::SIGTSTP);
     // Every other thread blocks it, so the default action happens in this call. A failure only means no stop.
@@ -46,7 +46,7 @@ pub fn stop(target: Pid) {
 ///
 /// # Errors
 /// When the descriptor or the thread cannot be made.
-pub fn listen(set: &SigSet, deliver: impl Fn(Signal) -> bool + Send + 'static) -> io::Result<()> {
+pub(crate) fn listen(set: &SigSet, deliver: impl Fn(Signal) -> bool + Send + 'static) -> io::Result<()> {
     let fd = SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC)?;
     thread::Builder::new().name("signals".to_owned()).stack_size(128 * 1024).spawn(move || {
         while let Ok(Some(info)) = fd.read_signal() {

@@ -50,13 +50,13 @@ pub enum TerminalChoice {
 
 /// What each of fds 0-2 is for the command.
 #[derive(Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// For the spawn order.
-    pub kinds: [Stdio; 3],
+    pub(crate) kinds: [Stdio; 3],
     /// Descriptors to send with the order, one per [`Stdio::Given`].
-    pub given: Vec<OwnedFd>,
+    pub(crate) given: Vec<OwnedFd>,
     /// Pumps that must end before the supervisor does: the command's output.
-    pub outputs: Vec<JoinHandle<()>>,
+    pub(crate) outputs: Vec<JoinHandle<()>>,
 }
 
 /// What a descriptor of the supervisor is.
@@ -92,7 +92,7 @@ fn is_null(stat: &rustix::fs::Stat) -> bool {
 
 /// Whether the command gets a terminal of its own, given the supervisor's fds.
 #[must_use]
-pub fn wants_terminal(choice: TerminalChoice) -> bool {
+pub(crate) fn wants_terminal(choice: TerminalChoice) -> bool {
     match choice {
         TerminalChoice::Always => true,
         TerminalChoice::Never => false,
@@ -106,7 +106,7 @@ pub fn wants_terminal(choice: TerminalChoice) -> bool {
 ///
 /// # Errors
 /// [`StdioError`].
-pub fn layout(terminal: bool) -> Result<Layout, StdioError> {
+pub(crate) fn layout(terminal: bool) -> Result<Layout, StdioError> {
     let ours = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let mut layout = Layout { kinds: [Stdio::Given; 3], given: Vec::new(), outputs: Vec::new() };
     for (i, fd) in ours.into_iter().enumerate() {
@@ -115,7 +115,8 @@ pub fn layout(terminal: bool) -> Result<Layout, StdioError> {
             Kind::Terminal if terminal => layout.kinds[i] = Stdio::Terminal,
             Kind::Bytes => layout.given.push(fd.try_clone_to_owned().map_err(io)?),
             Kind::Terminal | Kind::Pumped => {
-                let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| io(e.into()))?;
+                let (read, write) =
+                    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| io(e.into()))?;
                 let outer = File::from(fd.try_clone_to_owned().map_err(io)?);
                 if i == 0 {
                     layout.given.push(read);
@@ -139,7 +140,7 @@ pub fn layout(terminal: bool) -> Result<Layout, StdioError> {
 ///
 /// # Errors
 /// When no thread can be made.
-pub fn pump(name: &str, mut from: File, mut to: File) -> io::Result<JoinHandle<()>> {
+pub(crate) fn pump(name: &str, mut from: File, mut to: File) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("pump-{name}")).stack_size(256 * 1024).spawn(move || {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -157,7 +158,7 @@ pub fn pump(name: &str, mut from: File, mut to: File) -> io::Result<JoinHandle<(
 
 /// The host's terminal in raw mode, restored when dropped.
 #[derive(Debug)]
-pub struct RawTerminal {
+pub(crate) struct RawTerminal {
     fd: OwnedFd,
     saved: rustix::termios::Termios,
 }
@@ -167,7 +168,7 @@ impl RawTerminal {
     ///
     /// # Errors
     /// What `tcsetattr(3)` says.
-    pub fn enter() -> io::Result<Option<Self>> {
+    pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = rustix::stdio::stdin();
         if !rustix::termios::isatty(stdin) {
             return Ok(None);
@@ -182,14 +183,14 @@ impl RawTerminal {
     ///
     /// # Errors
     /// What `tcsetattr(3)` says.
-    pub fn raw(&self) -> io::Result<()> {
+    pub(crate) fn raw(&self) -> io::Result<()> {
         let mut raw = self.saved.clone();
         raw.make_raw();
         rustix::termios::tcsetattr(&self.fd, rustix::termios::OptionalActions::Drain, &raw).map_err(Into::into)
     }
 
     /// As it was found.
-    pub fn restore(&self) {
+    pub(crate) fn restore(&self) {
         // A terminal that is gone needs no restoring.
         let _ = rustix::termios::tcsetattr(&self.fd, rustix::termios::OptionalActions::Drain, &self.saved);
     }
@@ -202,7 +203,7 @@ impl Drop for RawTerminal {
 }
 
 /// Copies the size of the host's terminal to the command's.
-pub fn copy_size(master: impl AsFd) {
+pub(crate) fn copy_size(master: impl AsFd) {
     if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
         // A terminal without a size, or one that just closed, keeps what it has.
         let _ = rustix::termios::tcsetwinsize(master, size);

@@ -21,7 +21,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When the directories cannot be watched.
-pub fn start(files: &[PathBuf], changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
+pub(crate) fn start(files: &[PathBuf], changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
     let fd = init(CreateFlags::CLOEXEC)?;
     let parents: BTreeSet<&Path> = files.iter().filter_map(|f| f.parent()).collect();
     for dir in parents {

@@ -38,16 +38,15 @@ pub enum WorkspaceError {
 }
 
 /// Directories that are no workspace: granting one would grant the machine.
-const SYSTEM: [&str; 14] = [
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/proc", "/root", "/run", "/sbin", "/sys", "/usr", "/var",
-];
+const SYSTEM: [&str; 14] =
+    ["/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/proc", "/root", "/run", "/sbin", "/sys", "/usr", "/var"];
 
 /// Resolves the workspace: the current directory, or the one named. `home` is the caller's home directory, which is
 /// accepted only when named.
 ///
 /// # Errors
 /// [`WorkspaceError`].
-pub fn resolve(named: Option<&Path>, home: Option<&Path>) -> Result<PathBuf, WorkspaceError> {
+pub(crate) fn resolve(named: Option<&Path>, home: Option<&Path>) -> Result<PathBuf, WorkspaceError> {
     let given = named.unwrap_or(Path::new("."));
     let io = |source| WorkspaceError::Io { path: given.to_owned(), source };
     let here = env::current_dir().map_err(io)?;
@@ -97,7 +96,10 @@ mod tests {
         assert_eq!(resolve(Some(&dir), Some(&dir)).unwrap(), dir, "a named home is accepted");
         assert!(matches!(resolve(Some(&dir.join("file")), None), Err(WorkspaceError::NotADirectory(_))));
         assert!(matches!(resolve(Some(&dir.join("link")), None), Err(WorkspaceError::Symlink { .. })));
-        assert!(matches!(resolve(Some(&dir.join("link/..")), None), Err(WorkspaceError::TooWide { .. } | WorkspaceError::Symlink { .. })));
+        assert!(matches!(
+            resolve(Some(&dir.join("link/..")), None),
+            Err(WorkspaceError::TooWide { .. } | WorkspaceError::Symlink { .. })
+        ));
         assert!(matches!(resolve(Some(&dir.join("absent")), None), Err(WorkspaceError::Io { .. })));
         assert!(matches!(resolve(Some(Path::new("/usr")), None), Err(WorkspaceError::TooWide { .. })));
         fs::remove_dir_all(dir).unwrap();

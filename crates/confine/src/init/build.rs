@@ -11,21 +11,17 @@ use nix::{
     sys::prctl,
     unistd::sethostname,
 };
-use stockade_sys::{
-    channel::Channel,
-    process,
-    socket,
-};
+use stockade_sys::{channel::Channel, process, socket};
 use stockade_types::{Enforcement, Layer, LayerStatus};
 
 use crate::{
-    fence::{self, Fence},
+    fence::{self, Backend, Fence},
     landlock,
     launcher::{self, Seal},
-    message::{Failure, Launch, Launched, Sockets, Spawn, SpawnError, recv, send},
     limits::Entry,
+    message::{Failure, Launch, Launched, Report, Sockets, Spawn, SpawnError, recv, send},
     netns, nflog,
-    plan::Plan,
+    plan::{Mode, Plan},
     seccomp::Filter,
     view::{BuiltView, View},
 };
@@ -72,11 +68,7 @@ impl SocketSet {
 }
 
 /// Builds everything. On failure the process ends, and the kernel undoes what was built.
-pub(super) fn build<'a>(
-    plan: &'a Plan,
-    filter: &'a Filter,
-    cgroup: Option<Entry<'_>>,
-) -> Result<Site<'a>, Failure> {
+pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter, cgroup: Option<Entry<'_>>) -> Result<Site<'a>, Failure> {
     let mut layers = Vec::new();
     let mut note = |layer, enforcement| {
         layers.push(LayerStatus { layer, enforcement });
@@ -87,15 +79,16 @@ pub(super) fn build<'a>(
     }
     note(Layer::Namespaces, namespaces(plan)?)?;
     note(Layer::Netns, netns::configure().map_err(|e| Failure::of(Layer::Netns, e))?)?;
-    let fence = fence::install(&plan.fence).map_err(|e| Failure::of(Layer::Fence, e))?;
+    let backend = if plan.host_tools { Backend::NftablesElseIptables } else { Backend::Nftables };
+    let fence = fence::install_with(&plan.fence, backend).map_err(|e| Failure::of(Layer::Fence, e))?;
     note(Layer::Fence, fence.enforcement())?;
     let view = View::build(&plan.view).map_err(|e| Failure::of(Layer::Mounts, e))?;
     note(Layer::Mounts, view.mounts().clone())?;
     note(Layer::Hidden, view.hidden().clone())?;
     leave_host_stdio().map_err(|e| Failure::of(Layer::Mounts, format!("replace stdio: {e}")))?;
+    let (launcher, launcher_pid, domain) = start_launcher(plan, filter, &view)?;
     // From here on sandboxed code may run beside init, perhaps with the same uid.
     prctl::set_dumpable(false).map_err(|e| Failure::of(Layer::Privileges, e))?;
-    let (launcher, launcher_pid, domain) = start_launcher(plan, filter, &view)?;
     note(Layer::Landlock, domain)?;
     // After the fork of the launcher, which so has no copy of them.
     let sockets = sockets(plan, &fence)?;
@@ -111,7 +104,21 @@ fn namespaces(plan: &Plan) -> Result<Enforcement, Failure> {
         Err(e) => return Err(fail(e)),
     };
     sethostname(&plan.hostname).map_err(fail)?;
+    no_executable_memfds(plan)?;
     if process::is_pid_one() { Ok(cgroup) } else { Err(Failure::of(Layer::Namespaces, "init is not PID 1")) }
+}
+
+/// Memory files of this pid namespace cannot be executed: what runs has a path, and a rule about programs can be true.
+/// Only root may say so; rootless the system call filter alone refuses `MFD_EXEC`.
+fn no_executable_memfds(plan: &Plan) -> Result<(), Failure> {
+    if plan.mode == Mode::Rootless || plan.memfd_exec {
+        return Ok(());
+    }
+    match std::fs::write("/proc/sys/vm/memfd_noexec", "1") {
+        // Linux before 6.3.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| Failure::of(Layer::Namespaces, format!("vm.memfd_noexec: {e}"))),
+    }
 }
 
 fn sockets(plan: &Plan, fence: &Fence) -> Result<SocketSet, Failure> {
@@ -145,7 +152,8 @@ fn start_launcher(plan: &Plan, filter: &Filter, view: &BuiltView) -> Result<(Cha
     let fail = |e: std::io::Error| Failure::of(Layer::Landlock, format!("start the launcher: {e}"));
     let domain = landlock::prepare(&view.landlock_plan()).map_err(|e| Failure::of(Layer::Landlock, e))?;
     let (ours, theirs) = Channel::pair().map_err(fail)?;
-    let child = process::fork(CloneFlags::empty(), false, || launcher::serve(&Seal { plan, filter }, domain, &theirs)).map_err(fail)?;
+    let child = process::fork(CloneFlags::empty(), false, || launcher::serve(&Seal { plan, filter }, domain, &theirs))
+        .map_err(fail)?;
     drop(theirs);
     match recv::<Launched>(&ours).map_err(fail)? {
         Some((Launched::Ready(status), _)) => Ok((ours, child.pid, status.enforcement)),
@@ -163,9 +171,9 @@ impl Site<'_> {
         stdio: &[OwnedFd; 3],
         progress: &Channel,
     ) -> Result<i32, SpawnError> {
-        
         let fds = launcher::descriptors(stdio, progress);
-        send(&self.launcher, &Launch { spawn, terminal }, &fds).map_err(|e| super::spawn_step("ask the launcher", e))?;
+        send(&self.launcher, &Launch { spawn, terminal }, &fds)
+            .map_err(|e| super::spawn_step("ask the launcher", e))?;
         match recv::<Launched>(&self.launcher).map_err(|e| super::spawn_step("hear from the launcher", e))? {
             Some((Launched::Child(pid), _)) => Ok(pid),
             Some((Launched::NoChild(why), _)) => Err(super::spawn_step("fork", why)),
@@ -189,6 +197,23 @@ impl Site<'_> {
     /// Restores masks that the host detached; one line per event.
     pub(super) fn check_masks(&mut self) -> Vec<String> {
         self.view.check_masks()
+    }
+
+    /// Hidden paths that were absent at the start and exist now; one line for each.
+    pub(super) fn created(&self) -> Vec<String> {
+        let line = |p: std::path::PathBuf| {
+            format!("{} did not exist at the start, was not hidden, and exists now", p.display())
+        };
+        self.view.created().into_iter().map(line).collect()
+    }
+
+    /// Reads fence, links and routes back and compares.
+    pub(super) fn verify_network(&mut self) -> Report {
+        let fence = self.fence.verify().map_err(|e| e.to_string());
+        match fence.and_then(|()| netns::verify().map_err(|e| e.to_string())) {
+            Ok(()) => Report::FenceIntact,
+            Err(drift) => Report::FenceDrift(drift),
+        }
     }
 
     /// Remarks for the start report.

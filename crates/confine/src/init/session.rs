@@ -40,7 +40,8 @@ impl Session {
     /// Has the launcher make the child. It seals itself and waits; see [`Sessions::progress`].
     pub(super) fn start(site: &mut Site<'_>, spawn: Spawn, fds: Vec<OwnedFd>) -> Result<Self, SpawnError> {
         let terminal = spawn.stdio.contains(&Stdio::Terminal);
-        let pty = if terminal { Some(open_pty(site, spawn.size).map_err(|e| step("open a terminal", e))?) } else { None };
+        let pty =
+            if terminal { Some(open_pty(site, spawn.size).map_err(|e| step("open a terminal", e))?) } else { None };
         let mut given = fds.into_iter();
         let mut stdio = Vec::with_capacity(3);
         for kind in spawn.stdio {
@@ -64,7 +65,9 @@ impl Session {
             }
             Progress::Failed(e) => (!std::mem::replace(&mut self.over, true)).then_some(Report::NotSpawned(id, e)),
             Progress::Stopped(signal) => Some(Report::Stopped(id, signal)),
-            Progress::Ended(outcome) => (!std::mem::replace(&mut self.over, true)).then_some(Report::Ended(id, outcome)),
+            Progress::Ended(outcome) => {
+                (!std::mem::replace(&mut self.over, true)).then_some(Report::Ended(id, outcome))
+            }
         }
     }
 }
@@ -78,7 +81,8 @@ fn open_pty(site: &Site<'_>, size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
         .open("/dev/pts/ptmx")?;
     let master = OwnedFd::from(flags);
     rustix::pty::unlockpt(&master)?;
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let slave =
+        rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     let owner = &site.plan.identity;
     fchown(&slave, Some(owner.uid), Some(owner.gid))?;
     let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
