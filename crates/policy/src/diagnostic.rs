@@ -115,6 +115,10 @@ impl Report {
         }
     }
 
+    pub(crate) fn extend(&mut self, Rejected(all): Rejected) {
+        all.into_iter().for_each(|d| self.push(d));
+    }
+
     /// Whether nothing more need be looked for: enough is wrong already.
     pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= MAX_KEPT

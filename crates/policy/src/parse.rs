@@ -75,7 +75,7 @@ impl Policy {
         for source in sources {
             match yaml::parse(source) {
                 Ok(root) => drafts.push(read(source, &root, &mut report)),
-                Err(Rejected(all)) => all.into_iter().for_each(|d| report.push(d)),
+                Err(rejected) => report.extend(rejected),
             }
         }
         let digest = digest(sources);
@@ -204,10 +204,8 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
         items += draft.network.items;
         hosts += draft.network.hosts;
         if items > MAX_ITEMS || hosts > MAX_HOSTS {
-            let message =
-                format!("more than {MAX_ITEMS} endpoints and rules, or {MAX_HOSTS} hosts, in all files together");
-            let Rejected(all) = Rejected::one(&draft.file, Position::default(), message, None);
-            all.into_iter().for_each(|d| report.push(d));
+            let message = format!("more than {MAX_ITEMS} endpoints and rules, or {MAX_HOSTS} hosts, in all files");
+            report.extend(Rejected::one(&draft.file, Position::default(), message, None));
         }
     }
     granted_twice(&filesystem, report);
@@ -265,8 +263,7 @@ fn granted_twice(filesystem: &Filesystem, report: &mut Report) {
     let writable: BTreeSet<&PathBuf> = filesystem.read_write.iter().map(|g| &g.path).collect();
     for grant in filesystem.read_only.iter().filter(|g| writable.contains(&g.path)) {
         let message = format!("{} is both in read_only and in read_write", shown(&grant.path.to_string_lossy()));
-        let Rejected(all) = Rejected::one("policy", Position::default(), message, None);
-        all.into_iter().for_each(|d| report.push(d));
+        report.extend(Rejected::one("policy", Position::default(), message, None));
     }
 }
 
