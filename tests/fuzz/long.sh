@@ -1,6 +1,6 @@
 #!/bin/sh
 # Coverage-guided fuzzing of one TARGET for SECONDS (600 unless given), with libFuzzer. Needs a C++ compiler.
-# New inputs go to target/fuzz/TARGET, crashes to tests/fuzz/crashes/TARGET.
+# New inputs go to target/fuzz/corpus/TARGET, crashes to tests/fuzz/crashes/TARGET.
 set -eu
 target=$1
 seconds=${2:-600}
