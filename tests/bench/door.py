@@ -41,7 +41,7 @@ class Subject:
     def end(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(open(self.log).read().strip()[-400:])
+            raise RuntimeError(f"ended with exit code {self.process.wait(10)}: {open(self.log).read().strip()[-400:]}")
         result = json.loads(line)
         result["cpu"] = bed.cpu(self.proxy) - self.before
         return result
@@ -175,7 +175,12 @@ def refusals(raw, running):
     ]:
         if name not in running:
             continue
-        result = running[name].job(job)
+        try:
+            result = running[name].job(job)
+        except (RuntimeError, OSError) as e:
+            raw.failed(f"{figure}: {name}", str(e))
+            del running[name]
+            continue
         if result["errors"]:
             raw.failed(f"{figure}: {name}", f"{result['errors']} errors, first: {result['first_error']}")
         if result["ok"]:
