@@ -1,7 +1,7 @@
 //! The demo's sandboxed part: what an agent might try, and what comes of it.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     time::{Duration, Instant},
@@ -55,7 +55,7 @@ fn lookup() -> bool {
 fn files() -> bool {
     let write = fs::write("out.txt", "made inside\n");
     let passwd = fs::OpenOptions::new().append(true).open("/etc/passwd");
-    let home = fs::read_dir("/root/.ssh").is_ok() || fs::metadata("/run/docker.sock").is_ok();
+    let home = env::home_dir().is_some_and(|h| h.join(".ssh").exists()) || fs::metadata("/run/docker.sock").is_ok();
     let outcome = format!(
         "workspace: {}; /etc/passwd: {}; keys and daemon sockets: {}",
         write.as_ref().map_or_else(ToString::to_string, |()| "written".to_owned()),
