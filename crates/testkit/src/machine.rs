@@ -101,7 +101,7 @@ pub fn probe(feature: Feature) -> Found {
         Feature::Root => yes_if(Uid::effective().is_root(), format!("uid {}", Uid::effective())),
         Feature::Rootless => rootless(),
         Feature::NfTables => in_child(nf_tables),
-        Feature::Landlock => landlock_abi().map(|abi| format!("ABI {abi}")),
+        Feature::Landlock => landlock_abi().map(|abi| format!("ABI {abi} or newer")),
         Feature::CgroupV1 => mounted("cgroup"),
         Feature::CgroupV2 => mounted("cgroup2"),
         Feature::Docker => UnixStream::connect("/var/run/docker.sock")

@@ -35,7 +35,7 @@ impl Mode {
     /// The modes that can be had here: both for root, rootless alone for anybody else.
     #[must_use]
     pub fn available() -> &'static [Self] {
-        if Uid::effective().is_root() { &[Self::Root, Self::Rootless] } else { &[Self::Rootless] }
+        if is_root_of_the_machine() { &[Self::Root, Self::Rootless] } else { &[Self::Rootless] }
     }
 }
 
@@ -66,7 +66,7 @@ impl Stockade {
         }
         // As root the command runs as the workspace's owner, which is never root.
         for name in if mode == Mode::Root { &["work"][..] } else { &["conf", "home", "work", "log"] } {
-            if Uid::effective().is_root() {
+            if is_root_of_the_machine() {
                 chown(dir.path().join(name), Some(ORDINARY_UID), Some(ORDINARY_UID)).expect("chown");
             }
         }
@@ -192,10 +192,10 @@ impl Stockade {
     fn command(&self) -> Command {
         let mut line = match self.mode {
             Mode::Root => {
-                assert!(Uid::effective().is_root(), "Mode::Root needs root; use Mode::available()");
+                assert!(is_root_of_the_machine(), "Mode::Root needs root; use Mode::available()");
                 Command::new(program(false))
             }
-            Mode::Rootless if Uid::effective().is_root() && in_first_user_namespace() => {
+            Mode::Rootless if is_root_of_the_machine() => {
                 let mut line = Command::new(program(true));
                 line.uid(ORDINARY_UID).gid(ORDINARY_UID);
                 line
@@ -255,7 +255,8 @@ fn copy_for_everybody(path: &Path) -> PathBuf {
     copy
 }
 
-fn in_first_user_namespace() -> bool {
+/// Root of a user namespace, such as an ordinary user's Outer world has, can give no file away.
+fn is_root_of_the_machine() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
+    Uid::effective().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
