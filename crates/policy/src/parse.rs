@@ -180,6 +180,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
             .one(&drafts, "process.limits.best_effort", |d| d.process.best_effort.as_ref())
             .unwrap_or(false),
     };
+    let unsaid = drafts.iter().all(|d| !d.filesystem.given);
     let mut filesystem = Filesystem {
         baseline: baseline.unwrap_or(true),
         read_only: Vec::new(),
@@ -207,6 +208,11 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
             let message = format!("more than {MAX_ITEMS} endpoints and rules, or {MAX_HOSTS} hosts, in all files");
             report.extend(Rejected::one(&draft.file, Position::default(), message, None));
         }
+    }
+    // A policy that is only about the network works in the same directory as no policy. The built-in policy has the
+    // section, so this ends there.
+    if unsaid && let Ok(builtin) = Policy::builtin() {
+        filesystem = builtin.filesystem;
     }
     granted_twice(&filesystem, report);
     if report.is_empty() {

@@ -17,6 +17,8 @@ use crate::{
 /// `filesystem` of one file.
 #[derive(Debug, Default)]
 pub(crate) struct FilesystemDraft {
+    /// Whether the file has the section at all.
+    pub(crate) given: bool,
     pub(crate) baseline: Option<Located<bool>>,
     pub(crate) read_only: Vec<PathGrant>,
     pub(crate) read_write: Vec<PathGrant>,
@@ -37,7 +39,7 @@ pub(crate) struct ProcessDraft {
 }
 
 pub(crate) fn filesystem(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> FilesystemDraft {
-    let mut draft = FilesystemDraft::default();
+    let mut draft = FilesystemDraft { given: true, ..FilesystemDraft::default() };
     let Some(fields) = r.fields(trail, node, &["baseline", "read_only", "read_write", "hidden"]) else { return draft };
     if let Some(node) = fields.get("baseline") {
         draft.baseline = r.flag(&Trail::Key(trail, "baseline"), node).map(|v| Located::new(v, node.at));

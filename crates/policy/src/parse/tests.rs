@@ -112,6 +112,13 @@ fn defaults() {
 }
 
 #[test]
+fn a_policy_about_the_network_alone_has_the_builtin_view() {
+    let builtin = Policy::builtin().unwrap();
+    assert_eq!(parsed("version: 1\nnetwork: {}").unwrap().filesystem(), builtin.filesystem());
+    assert!(parsed("version: 1\nfilesystem: {}").unwrap().filesystem().read_write.is_empty());
+}
+
+#[test]
 fn diagnostics_of_the_document() {
     for (text, want) in [
         ("{}", "policy.yaml:1:1: `version` is missing\n  help: begin with `version: 1`"),
