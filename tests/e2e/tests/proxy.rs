@@ -214,7 +214,10 @@ fn the_address_of_an_allowed_host_is_not_the_host() {
             |mode, run, _| {
                 for attempt in &tries {
                     let (status, reason) = refusal(run, attempt);
-                    assert!(matches!(status, 400 | 403 | 421) && !reason.is_empty(), "{mode:?} {attempt}: {status} {reason}");
+                    assert!(
+                        matches!(status, 400 | 403 | 421) && !reason.is_empty(),
+                        "{mode:?} {attempt}: {status} {reason}"
+                    );
                 }
             },
         );
