@@ -4,6 +4,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 cargo build --locked --quiet --package stockade-fuzz
+# An input that ends the process (stack overflow, abort) is found by running again with STOCKADE_FUZZ_KEEP=1:
+# it is then in crashes/TARGET/last.
 # Bounds the memory that one input may make a parser take.
 ulimit -v 4194304
 exec "${CARGO_TARGET_DIR:-target}/debug/stockade-fuzz" "${1:-2}"

@@ -98,6 +98,10 @@ pub fn run(target: &Target, corpus: Vec<Vec<u8>>, seed: u64, until: Until) -> Re
 
 fn one(target: &Target, watch: &Watch, input: &[u8]) -> Result<u64, Crash> {
     watch.set(Some(input));
+    if watch.keep {
+        // Says so rather than run an input that could not be saved.
+        save_as(target.name, "last", input).map_err(|_| Crash(input.to_vec()))?;
+    }
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
     watch.set(None);
     outcome.map_err(|_| Crash(input.to_vec()))
@@ -108,16 +112,24 @@ fn one(target: &Target, watch: &Watch, input: &[u8]) -> Result<u64, Crash> {
 /// # Errors
 /// When it cannot be written.
 pub fn save(target: &str, input: &[u8]) -> io::Result<PathBuf> {
+    let number = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    save_as(target, &format!("{number:016x}"), input)
+}
+
+fn save_as(target: &str, name: &str, input: &[u8]) -> io::Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crashes").join(target);
     fs::create_dir_all(&folder)?;
-    let number = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-    let path = folder.join(format!("{number:016x}"));
+    let path = folder.join(name);
     fs::write(&path, input)?;
     Ok(path)
 }
 
 /// Ends the process, with the input saved, when one input takes too long.
-struct Watch(Arc<Mutex<Current>>);
+struct Watch {
+    current: Arc<Mutex<Current>>,
+    /// Save each input before it runs: `STOCKADE_FUZZ_KEEP`, to find one that ends the process (stack overflow).
+    keep: bool,
+}
 
 /// The input that runs, and since when.
 type Current = Option<(Instant, Vec<u8>)>;
@@ -140,11 +152,11 @@ impl Watch {
                 thread::sleep(Duration::from_millis(200));
             }
         });
-        Self(current)
+        Self { current, keep: std::env::var_os("STOCKADE_FUZZ_KEEP").is_some() }
     }
 
     fn set(&self, input: Option<&[u8]>) {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         *current = input.map(|i| (Instant::now(), i.to_vec()));
     }
 }
