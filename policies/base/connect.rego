@@ -32,13 +32,26 @@ host_matches(c) if {
 }
 
 # Names with a meaning of their own, and what is below them: no endpoint, no audit mode and no learning reaches them.
-reserved := "ssrf_metadata" if is_or_below("metadata.google.internal", ".metadata.google.internal")
+# The first test of each fails for nearly every name, and is cheap.
+reserved := "ssrf_metadata" if {
+	endswith(input.destination.host, "metadata.google.internal")
+	is_or_below("metadata.google.internal", ".metadata.google.internal")
+}
 
-reserved := "ssrf_always_blocked" if is_or_below("localhost", ".localhost")
+reserved := "ssrf_always_blocked" if {
+	endswith(input.destination.host, "localhost")
+	is_or_below("localhost", ".localhost")
+}
 
-reserved := "not_available" if is_or_below("inference.local", ".inference.local")
+reserved := "not_available" if {
+	endswith(input.destination.host, "inference.local")
+	is_or_below("inference.local", ".inference.local")
+}
 
-reserved := "not_available" if is_or_below("stockade.local", ".stockade.local")
+reserved := "not_available" if {
+	endswith(input.destination.host, "stockade.local")
+	is_or_below("stockade.local", ".stockade.local")
+}
 
 is_or_below(name, _) if input.destination.host == name
 
