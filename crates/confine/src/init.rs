@@ -206,7 +206,7 @@ impl<'a> Init<'a> {
     /// What must be said before a program's end: afterwards the supervisor does not listen any more.
     fn before(&self, report: &Report) -> io::Result<()> {
         let created = if matches!(report, Report::Ended(..)) { self.site.created() } else { Vec::new() };
-        if created.is_empty() { Ok(()) } else { self.say(&Report::Masks(created)) }
+        if created.is_empty() { Ok(()) } else { self.say(&Report::Created(created)) }
     }
 
     fn masks(&mut self) -> io::Result<()> {

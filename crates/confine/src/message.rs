@@ -50,6 +50,8 @@ pub enum Report {
     PortsSet(Result<(), String>),
     /// Something happened to a hidden or protected path.
     Masks(Vec<String>),
+    /// Hidden paths that were absent at the start, and so not promised, exist at the end.
+    Created(Vec<String>),
 }
 
 /// How many descriptors of each kind accompany [`Report::Ready`], in this order.

@@ -49,10 +49,40 @@ impl StartError {
     }
 }
 
+/// The sandbox's init. Dropped, it is ended and reaped, and everything inside with it: a start that fails leaves no
+/// process behind.
+#[derive(Debug)]
+pub struct Init(Option<Child>);
+
+impl Init {
+    /// Waits until init has ended, which it does when its channel closes.
+    pub fn wait(mut self) {
+        if let Some(child) = self.0.take() {
+            reap(&child);
+        }
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if let Some(child) = self.0.take() {
+            // It fails only when init has ended already.
+            let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+            reap(&child);
+        }
+    }
+}
+
+fn reap(child: &Child) {
+    // Nobody else waits for it, so it is there to be waited for.
+    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child.pid), None);
+}
+
 /// Init runs in its namespaces and waits for the word to build.
 #[derive(Debug)]
 pub struct Starting {
-    child: Child,
+    init: Init,
+    pid: i32,
     channel: Channel,
 }
 
@@ -61,7 +91,7 @@ pub struct Starting {
 #[derive(Debug)]
 pub struct Sandbox {
     /// Init, as seen from outside.
-    pub init: Child,
+    pub init: Init,
     /// Orders out, reports in.
     pub channel: Channel,
     /// What holds so far; each spawned program adds its own.
@@ -114,7 +144,7 @@ impl Starting {
         let birthplace = entry.as_ref().and_then(|e| e.birthplace());
         let child = process::fork_keeping(flags, &keep, birthplace, || init::run(plan, filter, entry, &theirs, &me))
             .map_err(|e| StartError::Namespaces(refused(plan.mode, &e)))?;
-        Ok(Self { child, channel: ours })
+        Ok(Self { pid: child.pid, init: Init(Some(child)), channel: ours })
     }
 
     /// Writes the maps and has init build the sandbox. Returns at once.
@@ -123,7 +153,7 @@ impl Starting {
     /// [`StartError::Io`].
     pub fn go(&self, plan: &Plan) -> Result<(), StartError> {
         if plan.mode == Mode::Rootless {
-            write_maps(self.child.pid, plan).map_err(StartError::io("map the user into the namespace"))?;
+            write_maps(self.pid, plan).map_err(StartError::io("map the user into the namespace"))?;
         }
         send(&self.channel, &Order::Go, &[]).map_err(StartError::io("tell init to build"))
     }
@@ -150,7 +180,7 @@ impl Starting {
         let nflog = if counts.nflog > 0 { fds.next() } else { None };
         let diag = if counts.diag > 0 { fds.next() } else { None };
         let sockets = Sockets { proxy, transparent, dns_udp, dns_tcp, nflog, diag };
-        Ok(Sandbox { init: self.child, channel: self.channel, layers, notes, sockets })
+        Ok(Sandbox { init: self.init, channel: self.channel, layers, notes, sockets })
     }
 }
 

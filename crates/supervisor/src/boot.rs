@@ -11,7 +11,6 @@ use std::{
 };
 
 use caps::Capability;
-use nix::sys::wait::waitpid;
 use stockade_audit::{
     Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, ProcessActivity, Rotation, Settings,
     Summary, Tap, Writer,
@@ -26,7 +25,7 @@ use stockade_confine::{
 };
 use stockade_egress::{Config as DoorConfig, Deps, Listeners, resolver};
 use stockade_policy::{Posture as PolicyPosture, Snapshot, WEB_PORTS};
-use stockade_types::{Generation, Layer, LayerStatus, SandboxId};
+use stockade_types::{Enforcement, Generation, Layer, LayerStatus, SandboxId};
 use tokio::sync::watch;
 
 use crate::{
@@ -76,6 +75,7 @@ pub(crate) struct Prepared<'a> {
     decided: Decided,
     id: SandboxId,
     log: Option<FileSink>,
+    learned: Option<learn::Output>,
 }
 
 /// The sandbox stands, empty.
@@ -97,7 +97,7 @@ struct Serving<'a> {
     writer: Writer,
     summary: Summary,
     head: Option<HeadHandle>,
-    learned: Option<learn::Recording>,
+    learned: Option<(learn::Recording, learn::Output)>,
     policy: watch::Sender<Arc<Snapshot>>,
     refusals: Option<Refusals>,
     signals: nix::sys::signal::SigSet,
@@ -120,8 +120,12 @@ impl<'a> Prepared<'a> {
             }
             None => None,
         };
+        let learned = match &config.posture {
+            Posture::Learn(path) => Some(learn::Output::open(path)?),
+            Posture::Enforce => None,
+        };
         let decided = prepare::decide(config, "stockade")?;
-        Ok(Self { config, decided, id, log })
+        Ok(Self { config, decided, id, log, learned })
     }
 
     /// Whether the sandbox is made by root, without a user namespace.
@@ -135,13 +139,12 @@ impl<'a> Prepared<'a> {
         let own = |e: &dyn std::fmt::Display| Error::Own(e.to_string());
         privileges::harden_supervisor().map_err(|e| own(&e))?;
         if self.is_root() {
-            // Files that are made later, in directories of other users: a rotated log, a learned policy.
-            let writes = self.config.audit_log.is_some() || matches!(self.config.posture, Posture::Learn(_));
-            let extra: &[Capability] = if writes { &[Capability::CAP_DAC_OVERRIDE] } else { &[] };
-            privileges::drop_supervisor(extra).map_err(|e| own(&e))?;
+            // For what is removed and made later: cgroups, whose parent directories nobody may write, a rotated log.
+            privileges::drop_supervisor(&[Capability::CAP_DAC_OVERRIDE]).map_err(|e| own(&e))?;
         } else {
             rustix::thread::set_no_new_privs(true).map_err(|e| own(&e))?;
         }
+        raise_descriptors().map_err(|e| own(&e))?;
         let filter = Arch::native().and_then(Filter::compile_supervisor).map_err(|e| own(&e))?;
         filter.apply().map(drop).map_err(|e| own(&e))
     }
@@ -165,12 +168,23 @@ impl<'a> Prepared<'a> {
         let modules = &self.decided.steering.modules;
         let snapshot = Snapshot::compile(&self.decided.policy, modules, Generation::FIRST, posture)?;
         let mut sandbox = starting.ready(&self.decided.plan)?;
+        let none = Enforcement::Absent("not available yet".to_owned());
+        if self.decided.plan.require.contains(&Layer::Identity) {
+            sandbox.layers.push(LayerStatus { layer: Layer::Identity, enforcement: none });
+        }
         sandbox.layers.push(LayerStatus { layer: Layer::Limits, enforcement: limits.enforcement() });
         if let Some(failure) = self.decided.plan.unmet(&sandbox.layers) {
             return Err(stockade_confine::sandbox::StartError::Layer(failure).into());
         }
         Ok(Isolated { before: self, sandbox, cgroup: limits.cgroup, snapshot: Arc::new(snapshot) })
     }
+}
+
+/// Connections of the command cost descriptors here. init is forked already: the command keeps the caller's limit.
+fn raise_descriptors() -> Result<(), rustix::io::Errno> {
+    let resource = rustix::process::Resource::Nofile;
+    let limit = rustix::process::getrlimit(resource);
+    rustix::process::setrlimit(resource, rustix::process::Rlimit { current: limit.maximum, ..limit })
 }
 
 /// Where direct connections are worth catching: every port of every endpoint, and while learning the usual ones.
@@ -186,13 +200,13 @@ fn endpoint_ports(decided: &Decided, posture: &Posture) -> BTreeSet<u16> {
 impl<'a> Isolated<'a> {
     fn serve(self) -> Result<Serving<'a>, Error> {
         let Self { before, mut sandbox, cgroup, snapshot } = self;
-        let Prepared { config, decided, id, log } = before;
+        let Prepared { config, decided, id, log, learned } = before;
         // Before the first thread, which inherits it.
         let signals = signals::block().map_err(Error::io("block signals"))?;
         let head = log.as_ref().map(FileSink::head);
         let summary = Summary::new();
-        let learned = matches!(config.posture, Posture::Learn(_)).then(learn::Recording::default);
-        let (audit, writer) = start_audit(config, &id, log, &summary, learned.as_ref())?;
+        let learned = learned.map(|output| (learn::Recording::default(), output));
+        let (audit, writer) = start_audit(config, &id, log, &summary, learned.as_ref().map(|(r, _)| r))?;
         let (policy, reader) = watch::channel(snapshot);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -285,6 +299,7 @@ impl Serving<'_> {
             config: self.config,
             audit: self.audit.clone(),
             policy: self.policy.clone(),
+            started_with: self.decided.policy.clone(),
             uid: self.decided.account.identity.uid,
             layers: self.sandbox.layers.clone(),
             pid: None,
@@ -293,6 +308,7 @@ impl Serving<'_> {
         let (end, recorder) = {
             let mut running = Running::new(&self.sandbox.channel, inbox, recorder);
             running.timeout = self.config.timeout;
+            running.hidden_required = self.decided.plan.require.contains(&Layer::Hidden);
             self.spawn(&mut running.outputs)?;
             running.wait()
         };
@@ -332,7 +348,7 @@ impl Serving<'_> {
     fn finish(mut self, end: End, layers: Vec<LayerStatus>, pid: Option<i32>) -> Result<Finished, Error> {
         // The sandbox is gone once init is reaped; its last refusals can still be read.
         drop(self.sandbox.channel);
-        let _ = waitpid(nix::unistd::Pid::from_raw(self.sandbox.init.pid), None);
+        self.sandbox.init.wait();
         if let Some(refusals) = self.refusals.take() {
             refusals.finish();
         }
@@ -343,13 +359,15 @@ impl Serving<'_> {
             End::NotStarted(e) => (125, e.to_string()),
             End::Lost => (125, "init ended unexpectedly".to_owned()),
             End::Door(why) => (125, format!("the proxy failed: {why}")),
+            End::Bare(what) => (125, format!("a hidden path lay bare: {what}")),
         };
         if let Some(pid) = pid.and_then(|p| u32::try_from(p).ok()) {
             let uid = self.decided.account.identity.uid;
             let argv = Vec::new();
             self.audit.emit(AuditEvent::Process(ProcessActivity { launched: false, pid, argv, uid, exit: Some(code) }));
         }
-        let phase = if matches!(end, End::Lost | End::NotStarted(_) | End::Door(_)) { "fail" } else { "stop" };
+        let phase =
+            if matches!(end, End::Lost | End::NotStarted(_) | End::Door(_) | End::Bare(_)) { "fail" } else { "stop" };
         let reason = None;
         self.audit.emit(AuditEvent::Lifecycle(Lifecycle { phase, reason, layers: Vec::new(), detail }));
         drop(self.open.take());
@@ -361,9 +379,10 @@ impl Serving<'_> {
             End::NotStarted(e) => return Err(Error::Spawn(e)),
             End::Lost => return Err(Error::Lost),
             End::Door(why) => return Err(Error::Door(why)),
+            End::Bare(what) => return Err(Error::Bare(what)),
             End::Command(_) | End::TimedOut => {}
         }
-        if let (Posture::Learn(output), Some(recording)) = (&self.config.posture, &self.learned) {
+        if let Some((recording, output)) = &self.learned {
             recording.write(output)?;
         }
         let code = u8::try_from(code).unwrap_or(u8::MAX);

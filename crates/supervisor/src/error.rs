@@ -45,6 +45,9 @@ pub enum Error {
     /// The command was not started.
     #[error("{}", spawn_text(.0))]
     Spawn(SpawnError),
+    /// A hidden path lay bare, and the policy requires that none does.
+    #[error("the command was ended: {0} (`require` names `hidden`)")]
+    Bare(String),
     /// Init ended while the command ran.
     #[error("the sandbox ended unexpectedly, and the command with it")]
     Lost,

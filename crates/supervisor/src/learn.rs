@@ -1,11 +1,15 @@
 //! `stockade learn`: what the command reached, as the least policy that allows it.
 
 use std::{
-    fs,
-    io::Write,
+    ffi::OsString,
+    fs::File,
+    io::{self, Write},
+    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat};
 
 use stockade_audit::{Action, Event, Network};
 use stockade_policy::{Learned, Seen, WEB_PORTS};
@@ -40,17 +44,43 @@ impl Recording {
     }
 
     /// Writes the policy, replacing the file in one step.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn write(&self, output: &Output) -> Result<(), Error> {
         let text = self.0.lock().unwrap_or_else(PoisonError::into_inner).to_yaml();
+        output.replace(text.as_bytes()).map_err(Error::io("write the learned policy"))
+    }
+}
+
+/// Where the policy goes. The directory is opened before the command runs, which could otherwise lead the path
+/// elsewhere meanwhile.
+#[derive(Debug)]
+pub(crate) struct Output {
+    dir: OwnedFd,
+    name: OsString,
+}
+
+impl Output {
+    /// Opens the directory.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let name = path.file_name().ok_or_else(|| Error::Option(format!("-o {}: no file name", path.display())))?;
         let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().ok_or_else(|| Error::Option(format!("{} names no file", path.display())))?;
-        let temporary = dir.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temporary)
-            .map_err(Error::io("write the policy"))?;
-        file.write_all(text.as_bytes()).map_err(Error::io("write the policy"))?;
-        fs::rename(&temporary, path).map_err(Error::io("write the policy"))
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(CWD, dir, flags, Mode::empty()).map_err(|e| {
+            Error::Option(format!("-o {}: the directory cannot be opened: {}", path.display(), io::Error::from(e)))
+        })?;
+        Ok(Self { dir, name: name.to_owned() })
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let temporary = format!(".stockade-learn-{}", std::process::id());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.dir, &temporary, flags, Mode::from_raw_mode(0o644))?);
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| renameat(&self.dir, &temporary, &self.dir, &self.name).map_err(io::Error::from));
+        if written.is_err() {
+            // Nothing half-written stays; why it failed is what matters.
+            let _ = unlinkat(&self.dir, &temporary, AtFlags::empty());
+        }
+        written
     }
 }

@@ -19,6 +19,7 @@ mod running;
 mod signals;
 mod stdio;
 mod steering;
+mod terminal;
 mod watch;
 mod workspace;
 

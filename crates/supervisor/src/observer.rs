@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use stockade_audit::{Audit, Config as ConfigEvent, Event, Finding, Lifecycle, ProcessActivity};
-use stockade_policy::{Posture, Snapshot};
+use stockade_policy::{Policy, Posture, Snapshot};
 use stockade_types::{Escaped, LayerStatus, Reason};
 use tokio::sync::watch;
 
@@ -22,6 +22,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) config: &'a Config,
     pub(crate) audit: Audit,
     pub(crate) policy: watch::Sender<Arc<Snapshot>>,
+    /// The policy whose fixed sections are in force.
+    pub(crate) started_with: Policy,
     pub(crate) uid: u32,
     pub(crate) layers: Vec<LayerStatus>,
     pub(crate) pid: Option<i32>,
@@ -42,6 +44,9 @@ impl Recorder<'_> {
     /// Compiles the files as they are now; the snapshot in force stays when that fails.
     fn compile(&self) -> Result<Snapshot, Error> {
         let (policy, steering) = prepare::policy(self.config)?;
+        if !policy.same_static(&self.started_with) {
+            self.say(Voice::Notices, "changes of `filesystem` and `process` take effect at the next start only");
+        }
         let generation = self.policy.borrow().generation().next();
         let posture = self.policy.borrow().posture();
         Ok(Snapshot::compile(&policy, &steering.modules, generation, posture)?)

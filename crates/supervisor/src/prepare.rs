@@ -167,11 +167,10 @@ fn view(
     hostname: &str,
 ) -> Result<ViewPlan, Error> {
     let fs = policy.filesystem();
-    let place = Place { workspace, home: env::home_dir() };
     let mut grants = Vec::new();
     for (list, access) in [(&fs.read_only, ViewAccess::ReadOnly), (&fs.read_write, ViewAccess::ReadWrite)] {
         for grant in list {
-            let Some(path) = place.absolute(&grant.path)? else { continue };
+            let Some(path) = absolute(&grant.path, workspace) else { continue };
             let ours = workspace.is_some_and(|w| path == w);
             let access =
                 if ours && config.workspace.access == Some(Access::ReadOnly) { ViewAccess::ReadOnly } else { access };
@@ -188,10 +187,7 @@ fn view(
         access: ViewAccess::ReadOnly,
         create: false,
     }));
-    let mut hidden = Vec::new();
-    for path in &fs.hidden {
-        hidden.extend(place.absolute(path)?);
-    }
+    let hidden = fs.hidden.iter().filter_map(|path| absolute(path, workspace)).collect();
     let granted = workspace.filter(|w| grants.iter().any(|g| w.starts_with(&g.path)));
     Ok(ViewPlan {
         baseline: fs.baseline,
@@ -208,29 +204,13 @@ fn view(
     })
 }
 
-/// Where relative paths of the policy start.
-struct Place<'a> {
-    workspace: Option<&'a Path>,
-    home: Option<PathBuf>,
-}
-
-impl Place<'_> {
-    /// Relative paths start at the workspace, `~` at the caller's home. `None` for a path of a workspace that the
-    /// operator left out.
-    fn absolute(&self, path: &Path) -> Result<Option<PathBuf>, Error> {
-        if let Ok(rest) = path.strip_prefix("~") {
-            let home = self
-                .home
-                .as_ref()
-                .ok_or_else(|| Error::Option(format!("{}: there is no home directory", path.display())))?;
-            return Ok(Some(home.join(rest).components().collect()));
-        }
-        if path.is_absolute() {
-            return Ok(Some(path.to_owned()));
-        }
-        let normal: PathBuf = path.components().filter(|c| !matches!(c, std::path::Component::CurDir)).collect();
-        Ok(self.workspace.map(|w| if normal.as_os_str().is_empty() { w.to_owned() } else { w.join(normal) }))
+/// Relative paths start at the workspace. `None` for a path of a workspace that the operator left out.
+fn absolute(path: &Path, workspace: Option<&Path>) -> Option<PathBuf> {
+    if path.is_absolute() {
+        return Some(path.to_owned());
     }
+    let normal: PathBuf = path.components().filter(|c| !matches!(c, std::path::Component::CurDir)).collect();
+    workspace.map(|w| if normal.as_os_str().is_empty() { w.to_owned() } else { w.join(normal) })
 }
 
 /// Steering files are read-only inside even where the command may write around them; so is the policy's own output.

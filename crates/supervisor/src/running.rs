@@ -1,7 +1,6 @@
 //! The command runs: one thread listens to everything that can happen and answers it, until the end.
 
 use std::{
-    fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -16,7 +15,7 @@ use stockade_types::LayerStatus;
 
 use crate::{
     signals,
-    stdio::{self, RawTerminal},
+    terminal::{self, Terminal},
 };
 
 /// The session of the command itself.
@@ -67,6 +66,8 @@ pub(crate) enum End {
     NotStarted(SpawnError),
     /// Init ended first.
     Lost,
+    /// A hidden path lay bare and `hidden` is required; the command was ended.
+    Bare(String),
     /// The door failed; the command was ended with it.
     Door(String),
 }
@@ -96,18 +97,17 @@ pub(crate) struct Running<'a, O> {
     pub(crate) observer: O,
     pub(crate) outputs: Vec<JoinHandle<()>>,
     pub(crate) timeout: Option<Duration>,
+    /// `require: [hidden]`: the command ends when a hidden path lay bare.
+    pub(crate) hidden_required: bool,
     terminal: Option<Terminal>,
+    /// There was a controlling terminal at the start.
+    controlled: bool,
     /// When the command's time is up.
     deadline: Option<Instant>,
     /// When the command is killed after it was asked to end.
     kill_at: Option<Instant>,
     timed_out: bool,
     verify_at: Instant,
-}
-
-struct Terminal {
-    master: OwnedFd,
-    host: Option<RawTerminal>,
 }
 
 impl<'a, O: Observer> Running<'a, O> {
@@ -118,7 +118,9 @@ impl<'a, O: Observer> Running<'a, O> {
             observer,
             outputs: Vec::new(),
             timeout: None,
+            hidden_required: false,
             terminal: None,
+            controlled: terminal::controlled(),
             deadline: None,
             kill_at: None,
             timed_out: false,
@@ -195,39 +197,38 @@ impl<'a, O: Observer> Running<'a, O> {
             Report::Stopped(COMMAND, _) => self.suspend(),
             Report::FenceDrift(what) => self.observer.fence_drift(&what),
             Report::PortsSet(Err(why)) => self.observer.failed_order(&format!("change the fence's ports: {why}")),
-            Report::Masks(events) => self.observer.masks(&events),
+            Report::Masks(events) => {
+                self.observer.masks(&events);
+                if self.hidden_required {
+                    return Some(End::Bare(events.join("; ")));
+                }
+            }
+            Report::Created(paths) => self.observer.masks(&paths),
             Report::Ended(..) | Report::Stopped(..) | Report::FenceIntact | Report::PortsSet(Ok(())) => {}
             Report::Ready(..) | Report::Failed(_) => {}
         }
         None
     }
 
-    /// Connects the host's terminal and the command's.
     fn attach(&mut self, master: OwnedFd) -> io::Result<()> {
-        let host = RawTerminal::enter()?;
-        stdio::copy_size(&master);
-        let read = File::from(master.try_clone()?);
-        let write = File::from(master.try_clone()?);
-        let stdin = File::from(rustix::stdio::stdin().try_clone_to_owned()?);
-        let stdout = File::from(rustix::stdio::stdout().try_clone_to_owned()?);
-        if host.is_some() {
-            stdio::pump("terminal-in", stdin, write)?;
-        }
-        self.outputs.push(stdio::pump("terminal-out", read, stdout)?);
-        self.terminal = Some(Terminal { master, host });
+        let (terminal, output) = Terminal::attach(master)?;
+        self.outputs.push(output);
+        self.terminal = Some(terminal);
         Ok(())
     }
 
     fn signal(&mut self, signal: Signal) {
         match signal {
+            // From the kernel or the shell, because the terminal closed; from a person, it means the policy.
+            Signal::SIGHUP if self.controlled && !terminal::controlled() => self.end_command(Signal::SIGHUP),
             Signal::SIGHUP => self.reload(),
             Signal::SIGWINCH => {
                 if let Some(t) = &self.terminal {
-                    stdio::copy_size(&t.master);
+                    t.resize();
                 }
             }
-            Signal::SIGTSTP => self.stop_with_command(),
-            Signal::SIGCONT => self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32)),
+            Signal::SIGTSTP => self.stop_command(),
+            Signal::SIGCONT => self.go_on(),
             Signal::SIGTERM => self.end_command(Signal::SIGTERM),
             other => self.order(&Order::Signal(COMMAND, other as i32)),
         }
@@ -245,26 +246,31 @@ impl<'a, O: Observer> Running<'a, O> {
         self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32));
     }
 
-    /// Ctrl-Z on the host's terminal while the command has none: it stops with us. It leads its session, where TSTP
-    /// has no effect, so it gets STOP.
-    fn stop_with_command(&mut self) {
-        self.order(&Order::Signal(COMMAND, Signal::SIGSTOP as i32));
-        signals::stop(nix::unistd::getpid());
-        self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32));
+    /// Asked to stop. On a terminal of its own the command is asked too, and what it does comes back as
+    /// [`Report::Stopped`]. Without one it leads its session, where TSTP has no effect, so it gets STOP.
+    fn stop_command(&mut self) {
+        if self.terminal.as_ref().is_some_and(Terminal::has_host) {
+            self.order(&Order::Signal(COMMAND, Signal::SIGTSTP as i32));
+        } else {
+            self.order(&Order::Signal(COMMAND, Signal::SIGSTOP as i32));
+            signals::stop(nix::unistd::getpid());
+        }
     }
 
-    /// The command stopped on its own terminal: give the host's terminal back to the shell that started us, stop as a
-    /// job, and go on with the command when the shell continues us.
+    /// The command stopped on its own terminal: give the host's terminal back to the shell that started us and stop as
+    /// a job, the whole of it, as it would have without us. A command without a terminal that stops itself stops alone:
+    /// its time limit and the door go on.
     fn suspend(&mut self) {
-        let Some(host) = self.terminal.as_ref().and_then(|t| t.host.as_ref()) else { return };
-        host.restore();
-        // The whole job stops, as it would have without us; this returns when it is continued.
-        signals::stop(nix::unistd::Pid::from_raw(0));
-        if host.raw().is_err() {
-            self.observer.failed_order("take the terminal back after a stop");
+        if let Some(terminal) = self.terminal.as_ref().filter(|t| t.has_host()) {
+            terminal.release();
+            signals::stop(nix::unistd::Pid::from_raw(0));
         }
-        if let Some(t) = &self.terminal {
-            stdio::copy_size(&t.master);
+    }
+
+    /// Continued after a stop, or never stopped because no shell could have continued us.
+    fn go_on(&mut self) {
+        if self.terminal.as_ref().is_some_and(|t| t.resume().is_err()) {
+            self.observer.failed_order("take the terminal back after a stop");
         }
         self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32));
     }

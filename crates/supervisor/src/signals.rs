@@ -3,7 +3,7 @@
 use std::{io, thread};
 
 use nix::sys::{
-    signal::{SigSet, Signal, kill},
+    signal::{SigSet, Signal, kill, raise},
     signalfd::{SfdFlags, SignalFd},
 };
 use nix::unistd::Pid;
@@ -30,19 +30,30 @@ pub(crate) fn block() -> io::Result<SigSet> {
     let mut set = SigSet::empty();
     HANDLED.into_iter().for_each(|s| set.add(s));
     set.thread_block()?;
+    // Keys are read only in the foreground; should that change under the reader, it gets an error instead of a stop.
+    let mut background = SigSet::empty();
+    background.add(Signal::SIGTTIN);
+    background.thread_block()?;
     Ok(set)
 }
 
-/// Stops `target` (this process, or its group with pid 0) with SIGTSTP, whose default action the kernel withholds from
-/// a group that no shell could continue; SIGSTOP would stop it for ever. Returns when continued, or at once then.
+/// Stops `target` (this process, or its group with pid 0) soon; see [`listen`] for how this process stops.
 pub(crate) fn stop(target: Pid) {
-    let mut tstp = SigSet::empty();
-    tstp.add(Signal::SIGTSTP);
-    // Every other thread blocks it, so the default action happens in this call. A failure only means no stop.
-    let _ = tstp.thread_unblock().and_then(|()| kill(target, Signal::SIGTSTP)).and_then(|()| tstp.thread_block());
+    // A failure only means no stop.
+    let _ = kill(target, Signal::SIGTSTP);
 }
 
-/// Starts the thread that hands each signal to `deliver` until it returns `false`.
+/// Stops this process with SIGTSTP, whose default action the kernel withholds from a group that no shell could
+/// continue; SIGSTOP would stop it for ever. Returns when continued, or at once then.
+fn stop_here() {
+    let mut tstp = SigSet::empty();
+    tstp.add(Signal::SIGTSTP);
+    // To this thread alone, where the default action happens in this call.
+    let _ = tstp.thread_unblock().and_then(|()| raise(Signal::SIGTSTP)).and_then(|()| tstp.thread_block());
+}
+
+/// Starts the thread that hands each signal to `deliver` until it returns `false`. Our own SIGTSTP ([`stop`]) is carried
+/// out here, where nobody else can take it, and SIGCONT is delivered after it whether there was a stop or not.
 ///
 /// # Errors
 /// When the descriptor or the thread cannot be made.
@@ -50,7 +61,11 @@ pub(crate) fn listen(set: &SigSet, deliver: impl Fn(Signal) -> bool + Send + 'st
     let fd = SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC)?;
     thread::Builder::new().name("signals".to_owned()).stack_size(128 * 1024).spawn(move || {
         while let Ok(Some(info)) = fd.read_signal() {
-            let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+            let mut signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+            if signal == Some(Signal::SIGTSTP) && info.ssi_pid == std::process::id() {
+                stop_here();
+                signal = Some(Signal::SIGCONT);
+            }
             if signal.is_some_and(|s| !deliver(s)) {
                 return;
             }

@@ -4,12 +4,14 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     thread::{self, JoinHandle},
 };
 
 use rustix::fs::{FileType, OFlags};
 use stockade_confine::message::Stdio;
+
+use crate::terminal;
 
 /// Bytes moved at once by a pump.
 const CHUNK: usize = 64 * 1024;
@@ -120,7 +122,7 @@ pub(crate) fn layout(terminal: bool) -> Result<Layout, StdioError> {
                 let outer = File::from(fd.try_clone_to_owned().map_err(io)?);
                 if i == 0 {
                     layout.given.push(read);
-                    pump("stdin", outer, File::from(write)).map_err(io)?;
+                    pump_stdin(outer, File::from(write)).map_err(io)?;
                 } else {
                     layout.given.push(write);
                     layout.outputs.push(pump(NAMES[i], File::from(read), outer).map_err(io)?);
@@ -134,6 +136,13 @@ pub(crate) fn layout(terminal: bool) -> Result<Layout, StdioError> {
         layout.given.truncate(1);
     }
     Ok(layout)
+}
+
+fn pump_stdin(from: File, to: File) -> io::Result<()> {
+    if rustix::termios::isatty(&from) {
+        return terminal::pump_keys("stdin", from, to, |_| {});
+    }
+    pump("stdin", from, to).map(drop)
 }
 
 /// Copies until end of file or an error on either side; both ends are closed after it.
@@ -154,58 +163,4 @@ pub(crate) fn pump(name: &str, mut from: File, mut to: File) -> io::Result<JoinH
             }
         }
     })
-}
-
-/// The host's terminal in raw mode, restored when dropped.
-#[derive(Debug)]
-pub(crate) struct RawTerminal {
-    fd: OwnedFd,
-    saved: rustix::termios::Termios,
-}
-
-impl RawTerminal {
-    /// Puts the terminal on stdin into raw mode; `None` when there is none.
-    ///
-    /// # Errors
-    /// What `tcsetattr(3)` says.
-    pub(crate) fn enter() -> io::Result<Option<Self>> {
-        let stdin = rustix::stdio::stdin();
-        if !rustix::termios::isatty(stdin) {
-            return Ok(None);
-        }
-        let saved = rustix::termios::tcgetattr(stdin)?;
-        let this = Self { fd: stdin.try_clone_to_owned()?, saved };
-        this.raw()?;
-        Ok(Some(this))
-    }
-
-    /// Raw mode again, after a stop.
-    ///
-    /// # Errors
-    /// What `tcsetattr(3)` says.
-    pub(crate) fn raw(&self) -> io::Result<()> {
-        let mut raw = self.saved.clone();
-        raw.make_raw();
-        rustix::termios::tcsetattr(&self.fd, rustix::termios::OptionalActions::Drain, &raw).map_err(Into::into)
-    }
-
-    /// As it was found.
-    pub(crate) fn restore(&self) {
-        // A terminal that is gone needs no restoring.
-        let _ = rustix::termios::tcsetattr(&self.fd, rustix::termios::OptionalActions::Drain, &self.saved);
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        self.restore();
-    }
-}
-
-/// Copies the size of the host's terminal to the command's.
-pub(crate) fn copy_size(master: impl AsFd) {
-    if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
-        // A terminal without a size, or one that just closed, keeps what it has.
-        let _ = rustix::termios::tcsetwinsize(master, size);
-    }
 }

@@ -38,6 +38,12 @@ impl SandboxId {
         Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
     }
 
+    /// Whether `text` has the form of an id.
+    #[must_use]
+    pub fn is_valid(text: &str) -> bool {
+        text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -16,7 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rustix::{fs::OFlags, pty::OpenptFlags, termios::Winsize};
+use rustix::{fs::OFlags, pty::OpenptFlags, termios::{InputModes, OptionalActions, Winsize}};
 use stockade_sys::{channel::Channel, process::Status};
 
 use super::{build::Site, spawn_step as step};
@@ -83,6 +83,10 @@ fn open_pty(site: &Site<'_>, size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
     rustix::pty::unlockpt(&master)?;
     let slave =
         rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    // Line editing in the kernel erases whole characters.
+    let mut modes = rustix::termios::tcgetattr(&slave)?;
+    modes.input_modes |= InputModes::IUTF8;
+    rustix::termios::tcsetattr(&slave, OptionalActions::Now, &modes)?;
     let owner = &site.plan.identity;
     fchown(&slave, Some(owner.uid), Some(owner.gid))?;
     let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };

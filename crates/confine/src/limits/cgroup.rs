@@ -18,6 +18,8 @@ use super::{
 
 /// How long an ended sandbox's processes may take to leave its cgroup.
 const LINGER: Duration = Duration::from_millis(500);
+/// Age at which an empty cgroup of a sandbox belongs to nobody: far longer than a start takes.
+const STALE: Duration = Duration::from_secs(60);
 /// The kernel rounds memory down to whole pages; none is larger than this.
 const LARGEST_PAGE: u64 = 64 * 1024;
 /// Period of the CPU quota, in microseconds.
@@ -73,6 +75,9 @@ impl CgroupPlan {
     #[must_use]
     pub fn create(&self, id: &SandboxId, limits: &Limits) -> (Option<Cgroup>, Vec<LimitStatus>) {
         let name = format!("stockade-{id}");
+        for hierarchy in self.v1.iter().chain(&self.v2).filter(|h| !h.read_only) {
+            hierarchy.own.ancestors().take_while(|p| p.starts_with(&hierarchy.mount)).for_each(sweep);
+        }
         let mut dirs = Vec::new();
         let mut refused = Vec::new();
         // Entering a `cpu` group costs milliseconds: only for who asked for it.
@@ -129,6 +134,20 @@ fn why_not(controller: Controller, refused: &[(Vec<Controller>, String)]) -> Str
         format!("no cgroup hierarchy here has the {} controller", controller.name())
     } else {
         why.join("; ")
+    }
+}
+
+/// Removes the cgroups of sandboxes whose supervisor was killed before it could. The kernel refuses to remove one with
+/// a process in it; one that was made just now may be about to get its first.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().and_then(|n| n.strip_prefix("stockade-")).is_some_and(SandboxId::is_valid);
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if ours && age().is_some_and(|a| a > STALE) {
+            // In use, or somebody else was quicker.
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 
