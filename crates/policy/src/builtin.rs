@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(fs.read_write.iter().map(|g| g.path.to_str().unwrap()).collect::<Vec<_>>(), ["."]);
         for path in [".git/hooks", ".git/config", ".envrc", ".claude/settings.json", ".mcp.json", ".vscode/tasks.json"]
         {
-            assert!(fs.hidden.iter().any(|p| p == std::path::Path::new(path)), "{path}");
+            assert!(fs.protected.iter().any(|p| p == std::path::Path::new(path)), "{path}");
         }
         assert!(policy.network().endpoints.is_empty() && policy.process().require_weakened().is_empty());
         assert!(matches!(verdict(&policy, "api.github.com:443"), Verdict::Deny(_)));

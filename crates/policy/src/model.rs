@@ -71,6 +71,8 @@ pub struct Filesystem {
     pub read_write: Vec<PathGrant>,
     /// Absent or masked, even below a granted path.
     pub hidden: Vec<PathBuf>,
+    /// Paths that are read-only even below a writable one. Absent ones are reported, not refused.
+    pub protected: Vec<PathBuf>,
 }
 
 /// A granted path, absolute or relative to the workspace.

@@ -186,6 +186,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
         read_only: Vec::new(),
         read_write: Vec::new(),
         hidden: Vec::new(),
+        protected: Vec::new(),
     };
     let mut relax = BTreeSet::new();
     let mut require: Option<BTreeSet<_>> = None;
@@ -196,6 +197,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
         filesystem.read_only.extend(draft.filesystem.read_only);
         filesystem.read_write.extend(draft.filesystem.read_write);
         filesystem.hidden.extend(draft.filesystem.hidden);
+        filesystem.protected.extend(draft.filesystem.protected);
         relax.extend(draft.process.relax);
         if let Some(named) = draft.process.require {
             require.get_or_insert_default().extend(named);

@@ -188,11 +188,12 @@ fn view(
         create: false,
     }));
     let hidden = fs.hidden.iter().filter_map(|path| absolute(path, workspace)).collect();
+    let named = fs.protected.iter().filter_map(|path| absolute(path, workspace));
     let granted = workspace.filter(|w| grants.iter().any(|g| w.starts_with(&g.path)));
     Ok(ViewPlan {
         baseline: fs.baseline,
         hidden,
-        protected: protected(config, steering, &grants),
+        protected: protected(config, steering, &grants, named),
         workspace: granted.map(Path::to_owned),
         grants,
         gpu: fs.baseline.then(|| PathBuf::from("/dev")),
@@ -213,15 +214,21 @@ fn absolute(path: &Path, workspace: Option<&Path>) -> Option<PathBuf> {
     workspace.map(|w| if normal.as_os_str().is_empty() { w.to_owned() } else { w.join(normal) })
 }
 
-/// Steering files are read-only inside even where the command may write around them; so is the policy's own output.
-fn protected(config: &Config, steering: &Steering, grants: &[Grant]) -> Vec<Protected> {
+/// Steering files are read-only inside even where the command may write around them, and so is what the policy names.
+fn protected(
+    config: &Config,
+    steering: &Steering,
+    grants: &[Grant],
+    named: impl Iterator<Item = PathBuf>,
+) -> Vec<Protected> {
     let mut paths = steering.paths.clone();
     paths.extend(config.audit_log.iter().filter_map(|p| std::fs::canonicalize(p).ok()));
     if let Posture::Learn(output) = &config.posture {
         paths.extend(std::fs::canonicalize(output).ok());
     }
     paths.retain(|p| writable(grants, p));
-    paths.into_iter().map(|path| Protected { path, steers: true }).collect()
+    let steering = paths.into_iter().map(|path| Protected { path, steers: true });
+    steering.chain(named.map(|path| Protected { path, steers: false })).collect()
 }
 
 /// Whether the command could write below this path's directory.

@@ -85,12 +85,12 @@ fn v6(a: Ipv6Addr) -> AddressClass {
     }
     let s = a.segments();
     match s[0] {
-        0xfc00..=0xfdff => C::Private,                            // unique local (RFC 4193)
-        0x2001 if s[1] == 0xdb8 => C::Private,                    // documentation (RFC 3849)
-        0x3fff if s[1] < 0x1000 => C::Private,                    // documentation (RFC 9637)
-        0x2001 if s[1] < 0x200 => C::Unusable,                    // IETF protocol assignments (RFC 2928)
-        0x2000..=0x3fff => C::Global,                             // global unicast (IANA)
-        _ => C::Unusable,                                         // link- and site-local, multicast, unassigned
+        0xfc00..=0xfdff => C::Private,         // unique local (RFC 4193)
+        0x2001 if s[1] == 0xdb8 => C::Private, // documentation (RFC 3849)
+        0x3fff if s[1] < 0x1000 => C::Private, // documentation (RFC 9637)
+        0x2001 if s[1] < 0x200 => C::Unusable, // IETF protocol assignments (RFC 2928)
+        0x2000..=0x3fff => C::Global,          // global unicast (IANA)
+        _ => C::Unusable,                      // link- and site-local, multicast, unassigned
     }
 }
 
@@ -99,12 +99,12 @@ fn embedded(a: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = a.segments();
     let tail = |hi: u16, lo: u16| Ipv4Addr::from((u32::from(hi) << 16) | u32::from(lo));
     match s {
-        [0, 0, 0, 0, 0, 0, h, l] => Some(tail(h, l)),                     // IPv4-compatible (RFC 4291)
-        [0, 0, 0, 0, 0xffff, 0, h, l] => Some(tail(h, l)),                // IPv4-translated (RFC 2765)
-        [0x64, 0xff9b, ..] => Some(tail(s[6], s[7])),                     // NAT64 (RFC 6052, RFC 8215)
-        [0x2002, h, l, ..] => Some(tail(h, l)),                           // 6to4 (RFC 3056)
-        [0x2001, 0, ..] => Some(tail(!s[6], !s[7])),                      // Teredo (RFC 4380), address is inverted
-        [_, _, _, _, 0 | 0x200, 0x5efe, h, l] => Some(tail(h, l)),        // ISATAP (RFC 5214)
+        [0, 0, 0, 0, 0, 0, h, l] => Some(tail(h, l)), // IPv4-compatible (RFC 4291)
+        [0, 0, 0, 0, 0xffff, 0, h, l] => Some(tail(h, l)), // IPv4-translated (RFC 2765)
+        [0x64, 0xff9b, ..] => Some(tail(s[6], s[7])), // NAT64 (RFC 6052, RFC 8215)
+        [0x2002, h, l, ..] => Some(tail(h, l)),       // 6to4 (RFC 3056)
+        [0x2001, 0, ..] => Some(tail(!s[6], !s[7])),  // Teredo (RFC 4380), address is inverted
+        [_, _, _, _, 0 | 0x200, 0x5efe, h, l] => Some(tail(h, l)), // ISATAP (RFC 5214)
         _ => None,
     }
 }
@@ -135,7 +135,9 @@ impl Cidr {
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (self.net, addr.to_canonical()) {
-            (IpAddr::V4(n), IpAddr::V4(a)) => mask(u128::from(a.to_bits()) << 96, self.bits) == u128::from(n.to_bits()) << 96,
+            (IpAddr::V4(n), IpAddr::V4(a)) => {
+                mask(u128::from(a.to_bits()) << 96, self.bits) == u128::from(n.to_bits()) << 96
+            }
             (IpAddr::V6(n), IpAddr::V6(a)) => mask(a.to_bits(), self.bits) == n.to_bits(),
             _ => false,
         }
@@ -174,7 +176,8 @@ impl FromStr for Cidr {
         let (addr, bits) = s.split_once('/').ok_or(CidrError::Syntax)?;
         let net: IpAddr = addr.parse().map_err(|_| CidrError::Syntax)?;
         let plain = !bits.is_empty() && bits.len() <= 3 && bits.bytes().all(|b| b.is_ascii_digit());
-        let bits: u8 = if plain { bits.parse().map_err(|_| CidrError::Syntax)? } else { return Err(CidrError::Syntax) };
+        let bits: u8 =
+            if plain { bits.parse().map_err(|_| CidrError::Syntax)? } else { return Err(CidrError::Syntax) };
         let (value, width) = match net {
             IpAddr::V4(a) => (u128::from(a.to_bits()) << 96, 32),
             IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => return Err(CidrError::Mapped),
@@ -208,17 +211,32 @@ mod tests {
     fn classes() {
         use AddressClass as C;
         for (class_, addrs) in [
-            (C::Loopback, &["127.0.0.1", "127.255.255.254", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::127.0.0.1"][..]),
+            (
+                C::Loopback,
+                &["127.0.0.1", "127.255.255.254", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::127.0.0.1"][..],
+            ),
             (C::Loopback, &["64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:0:7f00:1"]),
             (C::Metadata, &["169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "100.100.100.200"]),
             (C::Metadata, &["192.0.0.192", "168.63.129.16", "::ffff:a9fe:a9fe", "::a9fe:a9fe", "::ffff:0:a9fe:a9fe"]),
-            (C::Metadata, &["64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::", "2001:0:1:2:3:4:5601:5601"]),
+            (
+                C::Metadata,
+                &["64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::", "2001:0:1:2:3:4:5601:5601"],
+            ),
             (C::Metadata, &["2606:4700::5efe:a9fe:a9fe", "fe80::200:5efe:a9fe:a9fe"]),
-            (C::Unusable, &["169.254.1.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "fe80::1", "fec0::1", "ff02::1"]),
+            (
+                C::Unusable,
+                &["169.254.1.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "fe80::1", "fec0::1", "ff02::1"],
+            ),
             (C::Unusable, &["64:ff9b::808:808", "2002:808:808::", "100::1", "4000::1"]),
             (C::Private, &["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "100.127.255.255"]),
-            (C::Private, &["198.18.0.1", "192.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "fc00::1", "2001:db8::1"]),
-            (C::Global, &["100.63.255.254", "100.128.0.1", "8.8.8.8", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"]),
+            (
+                C::Private,
+                &["198.18.0.1", "192.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "fc00::1", "2001:db8::1"],
+            ),
+            (
+                C::Global,
+                &["100.63.255.254", "100.128.0.1", "8.8.8.8", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"],
+            ),
         ] {
             for a in addrs {
                 assert_eq!(class(a), class_, "{a}");

@@ -202,7 +202,7 @@ impl Site<'_> {
     /// Hidden paths that were absent at the start and exist now; one line for each.
     pub(super) fn created(&self) -> Vec<String> {
         let line = |p: std::path::PathBuf| {
-            format!("{} did not exist at the start, was not hidden, and exists now", p.display())
+            format!("{} did not exist at the start, could not be hidden or protected, and exists now", p.display())
         };
         self.view.created().into_iter().map(line).collect()
     }

@@ -16,7 +16,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rustix::{fs::OFlags, pty::OpenptFlags, termios::{InputModes, OptionalActions, Winsize}};
+use rustix::{
+    fs::OFlags,
+    pty::OpenptFlags,
+    termios::{InputModes, OptionalActions, Winsize},
+};
 use stockade_sys::{channel::Channel, process::Status};
 
 use super::{build::Site, spawn_step as step};

@@ -143,7 +143,9 @@ pub(super) fn furnish(root: &mut NewRoot, plan: &ViewPlan, outside: Outside) -> 
         inside.notes.extend(etc::place(root, file)?);
     }
     for path in &inside.covered.absent {
-        inside.notes.push(format!("{} does not exist yet: hiding it is not promised", path.display()));
+        inside
+            .notes
+            .push(format!("{} does not exist yet: keeping it hidden or unchanged is not promised", path.display()));
     }
     Ok(inside)
 }

@@ -23,6 +23,7 @@ pub(crate) struct FilesystemDraft {
     pub(crate) read_only: Vec<PathGrant>,
     pub(crate) read_write: Vec<PathGrant>,
     pub(crate) hidden: Vec<PathBuf>,
+    pub(crate) protected: Vec<PathBuf>,
 }
 
 /// `process` of one file.
@@ -40,7 +41,8 @@ pub(crate) struct ProcessDraft {
 
 pub(crate) fn filesystem(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> FilesystemDraft {
     let mut draft = FilesystemDraft { given: true, ..FilesystemDraft::default() };
-    let Some(fields) = r.fields(trail, node, &["baseline", "read_only", "read_write", "hidden"]) else { return draft };
+    let known = ["baseline", "read_only", "read_write", "hidden", "protected"];
+    let Some(fields) = r.fields(trail, node, &known) else { return draft };
     if let Some(node) = fields.get("baseline") {
         draft.baseline = r.flag(&Trail::Key(trail, "baseline"), node).map(|v| Located::new(v, node.at));
     }
@@ -49,6 +51,9 @@ pub(crate) fn filesystem(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> 
     }
     if let Some(node) = fields.get("read_write") {
         draft.read_write = r.each(&Trail::Key(trail, "read_write"), node, |r, t, n| grant(r, t, n, true));
+    }
+    if let Some(node) = fields.get("protected") {
+        draft.protected = r.each(&Trail::Key(trail, "protected"), node, hidden);
     }
     if let Some(node) = fields.get("hidden") {
         draft.hidden = r.each(&Trail::Key(trail, "hidden"), node, hidden);
