@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("stockade: {e}");
+            stockade_supervisor::say(format_args!("stockade: {e}"));
             ExitCode::from(e.code())
         }
     }

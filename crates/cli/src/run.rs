@@ -7,7 +7,7 @@ use std::{
 };
 
 use stockade_supervisor::{
-    self as supervisor, Access, Config, Finished, Limits, Posture, TerminalChoice, Voice, Workspace,
+    self as supervisor, Access, Config, Finished, Limits, Posture, TerminalChoice, Voice, Workspace, say,
 };
 use stockade_types::Escaped;
 
@@ -34,7 +34,7 @@ pub(crate) fn learn(args: LearnArgs) -> Result<u8, Failure> {
     let output = std::path::absolute(&args.output)?;
     let config = config(args.sandbox, Posture::Learn(output.clone()))?;
     let finished = supervisor::run(&config)?;
-    eprintln!("stockade: the policy that allows what was seen is in {}", output.display());
+    say(format_args!("stockade: the policy that allows what was seen is in {}", output.display()));
     say_usage(&config, &finished);
     Ok(finished.code)
 }
@@ -97,21 +97,21 @@ fn say_blocked(config: &Config, finished: &Finished) {
     if config.voice < Voice::Notices || blocked.is_empty() {
         return;
     }
-    eprintln!("stockade: {} blocked", plural(finished.summary.blocked_in_all(), "connection"));
+    say(format_args!("stockade: {} blocked", plural(finished.summary.blocked_in_all(), "connection")));
     for row in blocked.iter().take(SHOWN) {
         let port = row.port.map(|p| format!(":{p}")).unwrap_or_default();
         let reason = row.reason.map_or("", |r| r.code());
-        eprintln!("  {:>5} × {}{port}  {reason}", row.count, Escaped(&row.host));
+        say(format_args!("  {:>5} × {}{port}  {reason}", row.count, Escaped(&row.host)));
         if let Some(allow) = &row.suggestion {
-            eprintln!("          to allow it: {}", hint(config, row, allow));
+            say(format_args!("          to allow it: {}", hint(config, row, allow)));
         }
     }
     if blocked.len() > SHOWN {
-        eprintln!("  and {} more; `--audit-log FILE` keeps them all", blocked.len() - SHOWN);
+        say(format_args!("  and {} more; `--audit-log FILE` keeps them all", blocked.len() - SHOWN));
     }
     if let Some(head) = &finished.head {
         let head = head.get();
-        eprintln!("stockade: audit log {}, line {}, head {}", head.path.display(), head.sequence, head.hash);
+        say(format_args!("stockade: audit log {}, line {}, head {}", head.path.display(), head.sequence, head.hash));
     }
 }
 
@@ -135,10 +135,10 @@ fn say_usage(config: &Config, finished: &Finished) {
     let usage = &finished.usage;
     let memory = usage.peak_memory.map_or_else(|| "unknown".to_owned(), |b| format!("{} MiB", b >> 20));
     let processes = usage.peak_processes.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-    eprintln!(
+    say(format_args!(
         "stockade: used {:.2} s of CPU, {memory} of memory at most, {processes} processes at most",
         usage.cpu.as_secs_f64()
-    );
+    ));
 }
 
 fn plural(n: u64, word: &str) -> String {

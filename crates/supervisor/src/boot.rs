@@ -114,7 +114,7 @@ impl<'a> Prepared<'a> {
             .map_err(|e| Error::Io { step: "getrandom", source: e.into() })?;
         let id = SandboxId::from_random(seed);
         // Opened first: a log that lies in the workspace must exist to be protected.
-        let log = match &config.audit_log {
+        let mut log = match &config.audit_log {
             Some(path) => {
                 Some(FileSink::open(path, &id, Rotation::default()).map_err(|e| Error::Audit(e.to_string()))?)
             }
@@ -125,6 +125,12 @@ impl<'a> Prepared<'a> {
             Posture::Enforce => None,
         };
         let decided = prepare::decide(config, "stockade")?;
+        let place = config.audit_log.as_ref().and_then(|p| std::fs::canonicalize(p).ok());
+        if place.is_some_and(|p| prepare::writable(&decided.plan.view.grants, &p))
+            && let Some(log) = &mut log
+        {
+            log.keep_in_one_file();
+        }
         Ok(Self { config, decided, id, log, learned })
     }
 
@@ -284,10 +290,10 @@ fn start_audit(
 impl Serving<'_> {
     fn launch(mut self) -> Result<Finished, Error> {
         if self.config.voice >= Voice::Notices {
-            self.decided.notices.iter().for_each(|n| eprintln!("stockade: {n}"));
+            self.decided.notices.iter().for_each(|n| crate::say(format_args!("stockade: {n}")));
         }
         if self.config.voice >= Voice::Everything {
-            self.sandbox.notes.iter().for_each(|n| eprintln!("stockade: note: {n}"));
+            self.sandbox.notes.iter().for_each(|n| crate::say(format_args!("stockade: note: {n}")));
         }
         let (events, inbox) = self.events.take().unwrap_or_else(mpsc::channel);
         running::listen(&self.sandbox.channel, events.clone()).map_err(Error::io("listen to init"))?;

@@ -28,6 +28,6 @@ pub use config::{Access, Config, Limits, Posture, Voice, Workspace};
 pub use error::Error;
 pub use examine::{Examination, examine};
 pub use identity::IdentityError;
-pub use stdio::{StdioError, TerminalChoice};
+pub use stdio::{StdioError, TerminalChoice, say};
 pub use steering::{Steering, SteeringError};
 pub use workspace::WorkspaceError;

@@ -32,7 +32,7 @@ pub(crate) struct Recorder<'a> {
 impl Recorder<'_> {
     fn say(&self, least: Voice, text: impl std::fmt::Display) {
         if self.config.voice >= least {
-            eprintln!("stockade: {text}\r");
+            crate::say(format_args!("stockade: {text}\r"));
         }
     }
 

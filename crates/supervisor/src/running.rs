@@ -269,7 +269,8 @@ impl<'a, O: Observer> Running<'a, O> {
 
     /// Continued after a stop, or never stopped because no shell could have continued us.
     fn go_on(&mut self) {
-        if self.terminal.as_ref().is_some_and(|t| t.resume().is_err()) {
+        // A terminal that closed cannot be taken back, and nobody would read of it.
+        if self.terminal.as_ref().is_some_and(|t| t.resume().is_err()) && terminal::controlled() == self.controlled {
             self.observer.failed_order("take the terminal back after a stop");
         }
         self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32));

@@ -13,6 +13,12 @@ use stockade_confine::message::Stdio;
 
 use crate::terminal;
 
+/// Prints a line on stderr. `eprintln!` would panic where nobody reads any more, and end the command with it.
+pub fn say(line: impl std::fmt::Display) {
+    // Nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// Bytes moved at once by a pump.
 const CHUNK: usize = 64 * 1024;
 const NAMES: [&str; 3] = ["stdin", "stdout", "stderr"];

@@ -44,7 +44,8 @@ pub struct Steering {
     pub sources: Vec<Source>,
     /// Rego modules with their text.
     pub modules: Vec<Source>,
-    /// Canonical path of every file, for protection and for watching.
+    /// Every file, for protection and for watching: its canonical path and, where a link leads there, the path as given,
+    /// which a reload would follow again.
     pub paths: Vec<PathBuf>,
 }
 
@@ -56,9 +57,9 @@ impl Steering {
     pub fn read(files: &[PathBuf]) -> Result<Self, SteeringError> {
         let mut this = Self { sources: Vec::new(), modules: Vec::new(), paths: Vec::new() };
         for file in files {
-            let (text, canonical) = read(file)?;
+            let (text, paths) = read(file)?;
             this.sources.push(Source { name: file.display().to_string(), text });
-            this.paths.push(canonical);
+            this.paths.extend(paths);
         }
         Ok(this)
     }
@@ -71,15 +72,15 @@ impl Steering {
         for module in policy.rego() {
             let beside = Path::new(module.origin.file.as_ref()).parent().unwrap_or(Path::new(""));
             let path = beside.join(&module.path);
-            let (text, canonical) = read(&path)?;
+            let (text, paths) = read(&path)?;
             self.modules.push(Source { name: path.display().to_string(), text });
-            self.paths.push(canonical);
+            self.paths.extend(paths);
         }
         Ok(())
     }
 }
 
-fn read(path: &Path) -> Result<(String, PathBuf), SteeringError> {
+fn read(path: &Path) -> Result<(String, Vec<PathBuf>), SteeringError> {
     let io = |source| SteeringError::Io { path: path.to_owned(), source };
     // Non-blocking, so that a FIFO in the place of a policy cannot hold the start up.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -93,8 +94,9 @@ fn read(path: &Path) -> Result<(String, PathBuf), SteeringError> {
         return Err(kind("too large"));
     }
     let text = text(file, path)?;
-    let canonical = fs::canonicalize(path).map_err(io)?;
-    Ok((text, canonical))
+    let mut paths = vec![fs::canonicalize(path).map_err(io)?, std::path::absolute(path).map_err(io)?];
+    paths.dedup();
+    Ok((text, paths))
 }
 
 fn text(file: File, path: &Path) -> Result<String, SteeringError> {
@@ -112,6 +114,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("good.yaml"), "version: 1\n").unwrap();
+        std::os::unix::fs::symlink(at("good.yaml"), at("link.yaml")).unwrap();
+        assert!(Steering::read(&[at("link.yaml")]).unwrap().paths.contains(&at("link.yaml")), "a link steers too");
         fs::write(at("binary"), [0xff, 0xfe]).unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(Steering::read(&[at("good.yaml")]).unwrap().sources[0].text, "version: 1\n");

@@ -229,6 +229,13 @@ impl FileSink {
         }
     }
 
+    /// Never rotates: for a log in a directory that the command may write, where a new file would lie open until it is
+    /// covered.
+    pub fn keep_in_one_file(&mut self) {
+        self.rotation.bytes = u64::MAX;
+        self.rotate_at = u64::MAX;
+    }
+
     /// Reads the head from elsewhere, to show it at exit.
     #[must_use]
     pub fn head(&self) -> HeadHandle {
