@@ -100,6 +100,9 @@ pub(crate) fn parse(source: &Source) -> Result<Node, Rejected> {
 fn plain(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let line = text.lines().next().unwrap_or_default();
+    if line.contains("budget breached") {
+        return "the file is larger than a policy may be: too many elements, aliases or levels".to_owned();
+    }
     line.split(" at line ").next().unwrap_or(line).trim_start_matches("error: ").to_owned()
 }
 

@@ -17,7 +17,7 @@ const MAX: u64 = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum SteeringError {
     /// It cannot be opened or read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read the policy file {path}: {source}; check the path and its permissions")]
     Io {
         /// The file.
         path: PathBuf,

@@ -9,7 +9,7 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum WorkspaceError {
     /// It cannot be looked at.
-    #[error("workspace {path}: {source}")]
+    #[error("workspace {path}: {source}; name a directory that exists with --workspace")]
     Io {
         /// As given.
         path: PathBuf,

@@ -225,6 +225,7 @@ impl Authority {
         }
         let split = match text.rfind(']') {
             Some(end) => text.get(end + 1..).map(|rest| (text.get(..=end).unwrap_or_default(), rest)),
+            None if text.starts_with('[') => return Err(AuthorityError::BadLiteral),
             None => text.find(':').map(|at| text.split_at(at)),
         };
         let (host, rest) = split.unwrap_or((text, ""));
@@ -274,7 +275,7 @@ mod tests {
             ("a.test:443:80", E::BadPort),
             ("a.test: 443", E::BadPort),
             ("a.test:４４３", E::BadPort),
-            ("[::1:443", E::BadCharacter),
+            ("[::1:443", E::BadLiteral),
             ("[::1]:443x", E::BadPort),
             ("[::1]443", E::BadLiteral),
             ("[fe80::1%eth0]:443", E::BadLiteral),
