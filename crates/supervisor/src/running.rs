@@ -220,7 +220,7 @@ impl<'a, O: Observer> Running<'a, O> {
     fn signal(&mut self, signal: Signal) {
         match signal {
             // From the kernel or the shell, because the terminal closed; from a person, it means the policy.
-            Signal::SIGHUP if self.controlled && !terminal::controlled() => self.end_command(Signal::SIGHUP),
+            Signal::SIGHUP if self.controlled && !terminal::controlled() => self.terminal_closed(),
             Signal::SIGHUP => self.reload(),
             Signal::SIGWINCH => {
                 if let Some(t) = &self.terminal {
@@ -231,6 +231,13 @@ impl<'a, O: Observer> Running<'a, O> {
             Signal::SIGCONT => self.go_on(),
             Signal::SIGTERM => self.end_command(Signal::SIGTERM),
             other => self.order(&Order::Signal(COMMAND, other as i32)),
+        }
+    }
+
+    /// Kernel and shell both say so; the second word is no request to hurry.
+    fn terminal_closed(&mut self) {
+        if self.kill_at.is_none() {
+            self.end_command(Signal::SIGHUP);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The command as a process (S1): exit codes, signals, orphans, standard streams, each as if it were not wrapped.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a fixture that fails is a test that fails")]
 
 use std::{
     fs,

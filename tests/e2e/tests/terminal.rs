@@ -1,5 +1,6 @@
 //! The command on a terminal (S2): a real one outside (tmux), one of its own inside, and job control between them.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a fixture that fails is a test that fails")]
 
 use std::{
     fs,
@@ -340,5 +341,25 @@ print('end')
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
         assert_eq!(text.lines().filter(|l| l.starts_with("pts ")).count(), 2, "{text}");
+    });
+}
+#[test]
+fn closing_the_terminal_ends_the_command() {
+    on_a_terminal(|s| {
+        let at = |name: &str| s.dir.path().join(name);
+        let script = "trap 'echo hung up > hup; exit' HUP; echo $$ > up; while :; do sleep 0.05; done";
+        fs::write(at("script"), script).unwrap();
+        s.line("$S -- sh script");
+        let until = |name: &str| {
+            let began = Instant::now();
+            while fs::read_to_string(at(name)).unwrap_or_default().is_empty() {
+                assert!(began.elapsed() < Duration::from_secs(10), "{:?}: no file {name}", s.mode);
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        until("up");
+        s.tmux(&["new-window"]);
+        s.tmux(&["kill-window", "-t", ":0"]);
+        until("hup");
     });
 }
