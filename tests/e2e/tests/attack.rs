@@ -188,3 +188,31 @@ fn every_refusal_is_counted_once() {
         },
     );
 }
+
+#[test]
+fn a_broken_update_changes_nothing_and_a_good_one_takes_effect_by_itself() {
+    let allowing =
+        |host: &str| format!("version: 1\nnetwork:\n  endpoints:\n    e: {{hosts: [{host}], ports: [80]}}\n");
+    for mode in Mode::available() {
+        let run = Stockade::new(*mode).policy(&allowing("first.test"));
+        let path = run.policy_path();
+        let ask = "while read host; do curl -s -o /dev/null -w \"$host %{http_code}\\n\" http://$host/; done";
+        let mut run = run.spawn(&["sh", "-c", ask]);
+        // Allowed and not resolvable is 502; not allowed is 403.
+        run.write(b"first.test\n");
+        run.wait_for("first.test 502");
+        fs::write(&path, "version: 1\nnetwrk: {}\n").unwrap();
+        run.wait_for_event("policy_rejected");
+        run.write(b"second.test\n");
+        run.wait_for("second.test 403");
+        fs::write(&path, allowing("third.test")).unwrap();
+        let began = std::time::Instant::now();
+        while run.events().iter().filter(|e| e.class() == 5019).count() < 3 {
+            assert!(began.elapsed().as_secs() < 10, "{mode:?} {:?}", run.events());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        run.write(b"third.test\n");
+        run.wait_for("third.test 502");
+        assert_eq!(run.finish().code(), 0, "{mode:?}");
+    }
+}
