@@ -7,13 +7,21 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::termios::{OptionalActions, Termios};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{OptionalActions, Termios},
+};
 
 use crate::stdio;
 
+/// Longest wait for the output of a command that stopped.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Between two looks whether there is more of it, and looks without any that end the wait.
+const LOOK: Duration = Duration::from_millis(2);
+const QUIET_LOOKS: u32 = 5;
 /// How long after the shell brings the job back its keys are read again: nothing tells a job that still runs.
 const RETURN: Duration = Duration::from_millis(100);
 
@@ -51,8 +59,22 @@ impl Terminal {
 
     /// Gives the host's terminal back, before a stop.
     pub(crate) fn release(&self) {
+        self.settle();
         if let Some(host) = &self.host {
             host.restore();
+        }
+    }
+
+    /// Waits until what the command wrote before it stopped is on the host's terminal: an editor leaves its screen with
+    /// its last words, and the shell's prompt must come after them. Bounded, for a reader may be slow.
+    fn settle(&self) {
+        let until = Instant::now() + SETTLE;
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS && Instant::now() < until {
+            let mut waiting = [PollFd::new(&self.master, PollFlags::IN)];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            quiet = if matches!(poll(&mut waiting, Some(&now)), Ok(0)) { quiet + 1 } else { 0 };
+            thread::sleep(LOOK);
         }
     }
 
