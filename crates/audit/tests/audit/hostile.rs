@@ -122,6 +122,8 @@ proptest! {
     #[test]
     fn csv_is_one_row_per_event_and_no_formula(event in event()) {
         let line = samples::record(1, event).to_ocsf();
+        // Events are bounded when they are emitted, far below the longest line a log may have; these were not.
+        prop_assume!(line.len() < 256 * 1024);
         let mut out = Vec::new();
         let exported = export(format!("{line}\nnot json\n").as_bytes(), Format::Csv, &mut out).unwrap();
         prop_assert_eq!((exported.lines, exported.unreadable), (1, 1));
