@@ -1,0 +1,2 @@
+//! Where secrets come from, the placeholders that stand for them, injection and scrubbing.
+#![forbid(unsafe_code)]
