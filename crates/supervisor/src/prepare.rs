@@ -1,5 +1,7 @@
 //! From what was asked for to a plan: policy read, user and workspace chosen, the view decided. Nothing is made yet.
 
+mod view;
+
 use std::{
     collections::BTreeSet,
     env,
@@ -13,12 +15,14 @@ use stockade_confine::{
     limits::{Limits as LimitPlan, Rlimits},
     plan::{Mode, Plan},
     seccomp::{Arch, Filter},
-    view::{Access as ViewAccess, Grant, Protected, ViewFile, ViewPlan},
 };
 use stockade_policy::Policy;
 
+pub(crate) use view::writable;
+
+use self::view::Scene;
 use crate::{
-    config::{Access, Config, Posture},
+    config::{Access, Config},
     environment,
     error::Error,
     identity::{self, Account},
@@ -32,11 +36,6 @@ const PROXY_PORT: u16 = 3128;
 const TRANSPARENT_PORT: u16 = 15_001;
 /// NFLOG group of the fence, local to the namespace.
 const NFLOG_GROUP: u16 = 1;
-/// Bound of /tmp and of a private home.
-const SCRATCH: u64 = 1 << 30;
-/// Name resolution inside: files first, so that `localhost` needs no server, then the sandbox's own DNS.
-const NSSWITCH: &str =
-    "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 
 /// Everything decided, nothing made.
 #[derive(Debug)]
@@ -71,10 +70,9 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     let limits = limits(config, &policy)?;
     let relax: Vec<&str> = policy.process().relax.iter().map(|r| r.name()).collect();
     let filter = Filter::compile(Arch::native().map_err(filter_error)?, &relax).map_err(filter_error)?;
-    let view = view(config, &policy, &steering, &account, workspace.as_deref(), hostname)?;
-    let cwd = workspace
-        .filter(|w| view.grants.iter().any(|g| w.starts_with(&g.path)))
-        .unwrap_or_else(|| account.home.clone());
+    let workspace = workspace.as_deref();
+    let view = Scene { config, policy: &policy, steering: &steering, account: &account, workspace }.view(hostname);
+    let cwd = view.workspace.clone().unwrap_or_else(|| account.home.clone());
     let mut require = policy.process().require.clone();
     require.extend(config.require.iter().copied());
     let mut notices: Vec<String> = account.notice.clone().into_iter().collect();
@@ -156,97 +154,6 @@ fn weaknesses(policy: &Policy) -> Vec<String> {
         said.push(format!("not required by policy: {}", names.join(", ")));
     }
     said
-}
-
-fn view(
-    config: &Config,
-    policy: &Policy,
-    steering: &Steering,
-    account: &Account,
-    workspace: Option<&Path>,
-    hostname: &str,
-) -> Result<ViewPlan, Error> {
-    let fs = policy.filesystem();
-    let mut grants = Vec::new();
-    for (list, access) in [(&fs.read_only, ViewAccess::ReadOnly), (&fs.read_write, ViewAccess::ReadWrite)] {
-        for grant in list {
-            let Some(path) = absolute(&grant.path, workspace) else { continue };
-            let ours = workspace.is_some_and(|w| path == w);
-            let access =
-                if ours && config.workspace.access == Some(Access::ReadOnly) { ViewAccess::ReadOnly } else { access };
-            grants.push(Grant { path, access, create: grant.create });
-        }
-    }
-    if let (Some(w), Some(wanted)) = (workspace, config.workspace.access) {
-        let access = if wanted == Access::ReadOnly { ViewAccess::ReadOnly } else { ViewAccess::ReadWrite };
-        grants.retain(|g| g.path != w);
-        grants.push(Grant { path: w.to_owned(), access, create: false });
-    }
-    grants.extend(config.read_only.iter().map(|p| Grant {
-        path: p.clone(),
-        access: ViewAccess::ReadOnly,
-        create: false,
-    }));
-    let hidden = fs.hidden.iter().filter_map(|path| absolute(path, workspace)).collect();
-    let named = fs.protected.iter().filter_map(|path| absolute(path, workspace));
-    let granted = workspace.filter(|w| grants.iter().any(|g| w.starts_with(&g.path)));
-    Ok(ViewPlan {
-        baseline: fs.baseline,
-        hidden,
-        protected: protected(config, steering, &grants, named),
-        workspace: granted.map(Path::to_owned),
-        grants,
-        gpu: fs.baseline.then(|| PathBuf::from("/dev")),
-        uid: account.identity.uid,
-        gid: account.identity.gid,
-        home: account.home.clone(),
-        scratch_bytes: SCRATCH,
-        files: files(hostname),
-    })
-}
-
-/// Relative paths start at the workspace. `None` for a path of a workspace that the operator left out.
-fn absolute(path: &Path, workspace: Option<&Path>) -> Option<PathBuf> {
-    if path.is_absolute() {
-        return Some(path.to_owned());
-    }
-    let normal: PathBuf = path.components().filter(|c| !matches!(c, std::path::Component::CurDir)).collect();
-    workspace.map(|w| if normal.as_os_str().is_empty() { w.to_owned() } else { w.join(normal) })
-}
-
-/// Steering files are read-only inside even where the command may write around them, and so is what the policy names.
-fn protected(
-    config: &Config,
-    steering: &Steering,
-    grants: &[Grant],
-    named: impl Iterator<Item = PathBuf>,
-) -> Vec<Protected> {
-    let mut paths = steering.paths.clone();
-    paths.extend(config.audit_log.iter().filter_map(|p| std::fs::canonicalize(p).ok()));
-    if let Posture::Learn(output) = &config.posture {
-        paths.extend(std::fs::canonicalize(output).ok());
-    }
-    paths.retain(|p| writable(grants, p));
-    let steering = paths.into_iter().map(|path| Protected { path, steers: true });
-    steering.chain(named.map(|path| Protected { path, steers: false })).collect()
-}
-
-/// Whether the command could write below this path's directory.
-pub(crate) fn writable(grants: &[Grant], path: &Path) -> bool {
-    grants.iter().any(|g| g.access == ViewAccess::ReadWrite && path.starts_with(&g.path))
-}
-
-fn files(hostname: &str) -> Vec<ViewFile> {
-    let hosts = format!("127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost ip6-loopback\n");
-    [
-        ("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n".to_owned()),
-        ("/etc/hosts", hosts),
-        ("/etc/nsswitch.conf", NSSWITCH.to_owned()),
-        ("/etc/hostname", format!("{hostname}\n")),
-    ]
-    .into_iter()
-    .map(|(path, text)| ViewFile { path: path.into(), bytes: text.into_bytes(), mode: 0o444 })
-    .collect()
 }
 
 /// The command's program and arguments as bytes.

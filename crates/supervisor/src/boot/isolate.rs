@@ -1,0 +1,138 @@
+//! First: everything is read and decided, and the sandbox is built.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use caps::Capability;
+use stockade_audit::{FileSink, Rotation};
+use stockade_confine::{
+    limits::{self, Cgroup},
+    plan::Mode,
+    privileges,
+    sandbox::{Sandbox, StartError, Starting},
+    seccomp::{Arch, Filter},
+};
+use stockade_policy::{Posture as PolicyPosture, Snapshot, WEB_PORTS};
+use stockade_types::{Enforcement, Generation, Layer, LayerStatus, SandboxId};
+
+use crate::{
+    config::{Config, Posture},
+    error::Error,
+    learn,
+    prepare::{self, Decided},
+};
+
+/// Caught while learning, besides the web's ports.
+const SSH_PORT: u16 = 22;
+
+/// Everything is read and decided; the process still has one thread.
+pub(crate) struct Prepared<'a> {
+    pub(super) config: &'a Config,
+    pub(super) decided: Decided,
+    pub(super) id: SandboxId,
+    pub(super) log: Option<FileSink>,
+    pub(super) learned: Option<learn::Output>,
+}
+
+/// The sandbox stands, empty.
+pub(crate) struct Isolated<'a> {
+    pub(super) before: Prepared<'a>,
+    pub(crate) sandbox: Sandbox,
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) snapshot: Arc<Snapshot>,
+}
+
+impl<'a> Prepared<'a> {
+    pub(crate) fn new(config: &'a Config) -> Result<Self, Error> {
+        let mut seed = [0; 8];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| Error::Io { step: "getrandom", source: e.into() })?;
+        let id = SandboxId::from_random(seed);
+        // Opened first: a log that lies in the workspace must exist to be protected.
+        let mut log = match &config.audit_log {
+            Some(path) => {
+                Some(FileSink::open(path, &id, Rotation::default()).map_err(|e| Error::Audit(e.to_string()))?)
+            }
+            None => None,
+        };
+        let learned = match &config.posture {
+            Posture::Learn(path) => Some(learn::Output::open(path)?),
+            Posture::Enforce => None,
+        };
+        let decided = prepare::decide(config, "stockade")?;
+        let place = config.audit_log.as_ref().and_then(|p| std::fs::canonicalize(p).ok());
+        if place.is_some_and(|p| prepare::writable(&decided.plan.view.grants, &p))
+            && let Some(log) = &mut log
+        {
+            log.keep_in_one_file();
+        }
+        Ok(Self { config, decided, id, log, learned })
+    }
+
+    /// Whether the sandbox is made by root, without a user namespace.
+    pub(crate) fn is_root(&self) -> bool {
+        self.decided.plan.mode == Mode::Root
+    }
+
+    /// Gives up what the supervisor does not need once init is forked. Before the first thread: capabilities and
+    /// filters belong to threads.
+    fn reduce(&self) -> Result<(), Error> {
+        let own = |e: &dyn std::fmt::Display| Error::Own(e.to_string());
+        privileges::harden_supervisor().map_err(|e| own(&e))?;
+        if self.is_root() {
+            // For what is removed and made later: cgroups, whose parent directories nobody may write, a rotated log.
+            privileges::drop_supervisor(&[Capability::CAP_DAC_OVERRIDE]).map_err(|e| own(&e))?;
+        } else {
+            rustix::thread::set_no_new_privs(true).map_err(|e| own(&e))?;
+        }
+        raise_descriptors().map_err(|e| own(&e))?;
+        let filter = Arch::native().and_then(Filter::compile_supervisor).map_err(|e| own(&e))?;
+        filter.apply().map(drop).map_err(|e| own(&e))
+    }
+
+    pub(crate) fn isolate(mut self) -> Result<Isolated<'a>, Error> {
+        self.decided.plan.fence.transparent_ports = endpoint_ports(&self.decided, &self.config.posture);
+        let plan = &mut self.decided.plan;
+        let limits = limits::establish(&self.id, &self.decided.limits, plan.mode == Mode::Rootless);
+        if let Some(unmet) = limits.unmet() {
+            return Err(Error::Limits(unmet));
+        }
+        plan.rlimits = limits.rlimits;
+        let starting = Starting::fork(plan, &self.decided.filter, limits.cgroup.as_ref())?;
+        starting.go(plan)?;
+        self.reduce()?;
+        // Init builds meanwhile.
+        let posture = match self.config.posture {
+            Posture::Enforce => PolicyPosture::Enforce,
+            Posture::Learn(_) => PolicyPosture::Learn,
+        };
+        let modules = &self.decided.steering.modules;
+        let snapshot = Snapshot::compile(&self.decided.policy, modules, Generation::FIRST, posture)?;
+        let mut sandbox = starting.ready(&self.decided.plan)?;
+        let none = Enforcement::Absent("not available yet".to_owned());
+        if self.decided.plan.require.contains(&Layer::Identity) {
+            sandbox.layers.push(LayerStatus { layer: Layer::Identity, enforcement: none });
+        }
+        sandbox.layers.push(LayerStatus { layer: Layer::Limits, enforcement: limits.enforcement() });
+        if let Some(failure) = self.decided.plan.unmet(&sandbox.layers) {
+            return Err(StartError::Layer(failure).into());
+        }
+        Ok(Isolated { before: self, sandbox, cgroup: limits.cgroup, snapshot: Arc::new(snapshot) })
+    }
+}
+
+/// Connections of the command cost descriptors here. init is forked already: the command keeps the caller's limit.
+fn raise_descriptors() -> Result<(), rustix::io::Errno> {
+    let resource = rustix::process::Resource::Nofile;
+    let limit = rustix::process::getrlimit(resource);
+    rustix::process::setrlimit(resource, rustix::process::Rlimit { current: limit.maximum, ..limit })
+}
+
+/// Where direct connections are worth catching: every port of every endpoint, and while learning the usual ones.
+fn endpoint_ports(decided: &Decided, posture: &Posture) -> BTreeSet<u16> {
+    let ports = decided.policy.network().endpoints.iter().flat_map(|e| e.ports.iter().map(|p| p.get()));
+    match posture {
+        Posture::Enforce => ports.collect(),
+        // No policy says yet what tools that ignore the proxy will dial.
+        Posture::Learn(_) => ports.chain(WEB_PORTS).chain([SSH_PORT]).collect(),
+    }
+}

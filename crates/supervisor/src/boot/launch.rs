@@ -1,0 +1,141 @@
+//! Last: the command runs and ends, and nothing is left behind.
+
+use std::{os::fd::AsFd, sync::mpsc, time::Duration};
+
+use stockade_audit::{Event as AuditEvent, Lifecycle, ProcessActivity};
+use stockade_confine::{
+    limits::{Cgroup, Usage},
+    message::{Order, Outcome, Size, Spawn, send},
+};
+use stockade_types::{Layer, LayerStatus};
+
+use super::{Finished, serve::Serving};
+use crate::{
+    config::Voice,
+    error::Error,
+    observer::Recorder,
+    prepare,
+    running::{self, COMMAND, End, Event, Running},
+    signals, stdio, watch as files,
+};
+
+/// How long the last audit events may take to reach the disk.
+const FLUSH: Duration = Duration::from_secs(2);
+/// Exit code for a command that was ended by `--timeout`.
+const EXIT_TIMED_OUT: i32 = 124;
+
+impl Serving<'_> {
+    pub(super) fn launch(mut self) -> Result<Finished, Error> {
+        if self.config.voice >= Voice::Notices {
+            self.decided.notices.iter().for_each(|n| crate::say(format_args!("stockade: {n}")));
+        }
+        if self.config.voice >= Voice::Everything {
+            self.sandbox.notes.iter().for_each(|n| crate::say(format_args!("stockade: note: {n}")));
+        }
+        let (events, inbox) = self.events.take().unwrap_or_else(mpsc::channel);
+        running::listen(&self.sandbox.channel, events.clone()).map_err(Error::io("listen to init"))?;
+        let deliver = events.clone();
+        signals::listen(&self.signals, move |s| deliver.send(Event::Signal(s)).is_ok())
+            .map_err(Error::io("listen for signals"))?;
+        self.watch_policy(events)?;
+        let recorder = Recorder {
+            config: self.config,
+            audit: self.audit.clone(),
+            policy: self.policy.clone(),
+            started_with: self.decided.policy.clone(),
+            uid: self.decided.account.identity.uid,
+            layers: self.sandbox.layers.clone(),
+            pid: None,
+        };
+        recorder.loaded();
+        let (end, recorder) = {
+            let mut running = Running::new(&self.sandbox.channel, inbox, recorder);
+            running.timeout = self.config.timeout;
+            running.hidden_required = self.decided.plan.require.contains(&Layer::Hidden);
+            self.spawn(&mut running.outputs)?;
+            running.wait()
+        };
+        let (layers, pid) = (recorder.layers.clone(), recorder.pid);
+        drop(recorder);
+        self.finish(end, layers, pid)
+    }
+
+    fn spawn(&self, outputs: &mut Vec<std::thread::JoinHandle<()>>) -> Result<(), Error> {
+        let terminal = stdio::wants_terminal(self.config.terminal);
+        let layout = stdio::layout(terminal)?;
+        outputs.extend(layout.outputs);
+        let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout())
+            .map_or(Size { rows: 24, cols: 80 }, |s| Size { rows: s.ws_row, cols: s.ws_col });
+        let spawn = Spawn {
+            argv: prepare::argv(self.config),
+            env: self.decided.environment.clone(),
+            cwd: std::os::unix::ffi::OsStrExt::as_bytes(self.decided.cwd.as_os_str()).to_vec(),
+            stdio: layout.kinds,
+            size,
+        };
+        let fds: Vec<_> = layout.given.iter().map(AsFd::as_fd).collect();
+        send(&self.sandbox.channel, &Order::Spawn(COMMAND, spawn), &fds).map_err(Error::io("order the command"))
+    }
+
+    /// Policy files are watched only where the command cannot write; the others are reloaded by SIGHUP, from a person.
+    fn watch_policy(&self, events: mpsc::Sender<Event>) -> Result<(), Error> {
+        let grants = &self.decided.plan.view.grants;
+        let safe: Vec<_> =
+            self.decided.steering.paths.iter().filter(|p| !prepare::writable(grants, p)).cloned().collect();
+        if safe.is_empty() {
+            return Ok(());
+        }
+        files::start(&safe, move || events.send(Event::PolicyChanged).is_ok()).map_err(Error::io("watch the policy"))
+    }
+
+    fn finish(mut self, end: End, layers: Vec<LayerStatus>, pid: Option<i32>) -> Result<Finished, Error> {
+        // The sandbox is gone once init is reaped; its last refusals can still be read.
+        drop(self.sandbox.channel);
+        self.sandbox.init.wait();
+        if let Some(refusals) = self.refusals.take() {
+            refusals.finish();
+        }
+        let usage = self.cgroup.as_ref().map_or_else(Usage::of_children, Cgroup::usage);
+        let (code, detail) = match &end {
+            End::Command(outcome) => (outcome.code(), describe(*outcome)),
+            End::TimedOut => (EXIT_TIMED_OUT, "the command's time was up".to_owned()),
+            End::NotStarted(e) => (125, e.to_string()),
+            End::Lost => (125, "init ended unexpectedly".to_owned()),
+            End::Door(why) => (125, format!("the proxy failed: {why}")),
+            End::Bare(what) => (125, format!("a hidden path lay bare: {what}")),
+        };
+        if let Some(pid) = pid.and_then(|p| u32::try_from(p).ok()) {
+            let uid = self.decided.account.identity.uid;
+            let argv = Vec::new();
+            self.audit.emit(AuditEvent::Process(ProcessActivity { launched: false, pid, argv, uid, exit: Some(code) }));
+        }
+        let phase =
+            if matches!(end, End::Lost | End::NotStarted(_) | End::Door(_) | End::Bare(_)) { "fail" } else { "stop" };
+        let reason = None;
+        self.audit.emit(AuditEvent::Lifecycle(Lifecycle { phase, reason, layers: Vec::new(), detail }));
+        drop(self.open.take());
+        self.runtime.shutdown_timeout(Duration::from_millis(200));
+        // Whatever could not be written in time is counted in the log itself.
+        let _ = self.audit.flush(FLUSH);
+        let _ = self.writer.close(FLUSH);
+        match end {
+            End::NotStarted(e) => return Err(Error::Spawn(e)),
+            End::Lost => return Err(Error::Lost),
+            End::Door(why) => return Err(Error::Door(why)),
+            End::Bare(what) => return Err(Error::Bare(what)),
+            End::Command(_) | End::TimedOut => {}
+        }
+        if let Some((recording, output)) = &self.learned {
+            recording.write(output)?;
+        }
+        let code = u8::try_from(code).unwrap_or(u8::MAX);
+        Ok(Finished { code, summary: self.summary, usage, layers, head: self.head })
+    }
+}
+
+fn describe(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Exited(code) => format!("the command ended with exit code {code}"),
+        Outcome::Signaled(signal) => format!("the command was ended by signal {signal}"),
+    }
+}

@@ -1,0 +1,129 @@
+//! Then: threads start, and the door answers.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+};
+
+use stockade_audit::{Audit, FileSink, HeadHandle, LineSink, Settings, Summary, Tap, Writer};
+use stockade_confine::{limits::Cgroup, sandbox::Sandbox};
+use stockade_egress::{Config as DoorConfig, Deps, Listeners, resolver};
+use stockade_policy::Snapshot;
+use stockade_types::SandboxId;
+use tokio::sync::watch;
+
+use super::isolate::{Isolated, Prepared};
+use crate::{
+    config::{Config, Voice},
+    error::Error,
+    learn,
+    prepare::Decided,
+    refusals::Refusals,
+    running::Event,
+    signals,
+};
+
+/// The door answers.
+pub(super) struct Serving<'a> {
+    pub(super) config: &'a Config,
+    pub(super) decided: Decided,
+    pub(super) sandbox: Sandbox,
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) audit: Audit,
+    pub(super) writer: Writer,
+    pub(super) summary: Summary,
+    pub(super) head: Option<HeadHandle>,
+    pub(super) learned: Option<(learn::Recording, learn::Output)>,
+    pub(super) policy: watch::Sender<Arc<Snapshot>>,
+    pub(super) refusals: Option<Refusals>,
+    pub(super) signals: nix::sys::signal::SigSet,
+    /// Everything that can happen while the command runs arrives here.
+    pub(super) events: Option<(mpsc::Sender<Event>, mpsc::Receiver<Event>)>,
+    /// Ends the door when dropped.
+    pub(super) open: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl<'a> Isolated<'a> {
+    pub(super) fn serve(self) -> Result<Serving<'a>, Error> {
+        let Self { before, mut sandbox, cgroup, snapshot } = self;
+        let Prepared { config, decided, id, log, learned } = before;
+        // Before the first thread, which inherits it.
+        let signals = signals::block().map_err(Error::io("block signals"))?;
+        let head = log.as_ref().map(FileSink::head);
+        let summary = Summary::new();
+        let learned = learned.map(|output| (learn::Recording::default(), output));
+        let (audit, writer) = start_audit(config, &id, log, &summary, learned.as_ref().map(|(r, _)| r))?;
+        let (policy, reader) = watch::channel(snapshot);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_stack_size(512 * 1024)
+            .enable_all()
+            .build()
+            .map_err(Error::io("start the proxy's threads"))?;
+        let (open, closed) = tokio::sync::oneshot::channel::<()>();
+        let deps = Deps {
+            policy: reader.clone(),
+            audit: audit.clone(),
+            resolver: Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?),
+        };
+        let listeners = Listeners {
+            proxy: sandbox.sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
+            transparent: std::mem::take(&mut sandbox.sockets.transparent),
+            dns_udp: std::mem::take(&mut sandbox.sockets.dns_udp),
+            dns_tcp: std::mem::take(&mut sandbox.sockets.dns_tcp),
+        };
+        let (events, inbox) = mpsc::channel();
+        let failed = events.clone();
+        let door = DoorConfig::default().build(deps);
+        runtime.spawn(async move {
+            if let Err(e) = door.serve(listeners, async move { drop(closed.await) }).await {
+                // Nobody to tell when the run is over already.
+                let _ = failed.send(Event::DoorFailed(e.to_string()));
+            }
+        });
+        let refusals = match sandbox.sockets.nflog.take() {
+            Some(fd) => Some(Refusals::listen(fd, audit.clone(), reader).map_err(Error::io("read refused traffic"))?),
+            None => None,
+        };
+        Ok(Serving {
+            config,
+            decided,
+            sandbox,
+            cgroup,
+            runtime,
+            audit,
+            writer,
+            summary,
+            head,
+            learned,
+            policy,
+            refusals,
+            signals,
+            events: Some((events, inbox)),
+            open: Some(open),
+        })
+    }
+}
+
+fn start_audit(
+    config: &Config,
+    id: &SandboxId,
+    log: Option<FileSink>,
+    summary: &Summary,
+    learned: Option<&learn::Recording>,
+) -> Result<(Audit, Writer), Error> {
+    let mut settings = Settings::new(id.clone()).sink(summary.clone());
+    if let Some(file) = log {
+        settings = settings.sink(file);
+    }
+    if config.voice >= Voice::Denials {
+        let least = if config.voice == Voice::Everything { 0 } else { 2 };
+        settings = settings.sink(LineSink::new(io::stderr(), least));
+    }
+    if let Some(recording) = learned {
+        let recording = recording.clone();
+        settings = settings.sink(Tap::new(move |record: &stockade_audit::Record| recording.observe(&record.event)));
+    }
+    Audit::start(settings).map_err(|e| Error::Audit(e.to_string()))
+}
