@@ -1,8 +1,10 @@
 //! Protocols without I/O: bytes in, facts out.
 #![forbid(unsafe_code)]
 
+pub mod http;
 pub mod sni;
 pub mod sniff;
 
+pub use http::{MethodError, Slashes, Target, TargetError};
 pub use sni::{ClientHello, Hello, Invalid, Progress, ServerName};
 pub use sniff::{Kind, sniff};

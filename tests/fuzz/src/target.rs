@@ -2,6 +2,7 @@
 
 mod address;
 mod audit;
+mod http;
 mod ipc;
 mod policy;
 mod tls;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nflog", run: ipc::nflog, words: ipc::WORDS },
     Target { name: "channel", run: ipc::channel, words: ipc::WORDS },
     Target { name: "policy", run: policy::yaml, words: policy::WORDS },
+    Target { name: "request_target", run: http::target, words: http::WORDS },
 ];
 
 /// A signature of an outcome.
