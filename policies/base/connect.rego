@@ -11,7 +11,12 @@ decision := {"effect": "deny", "rule": "reserved", "reason": reserved} if reserv
 
 else := {"effect": "allow", "endpoint": matching[0]} if count(matching) > 0
 
-matching := [c.endpoint | some c in input.candidates; port_matches(c); host_matches(c)]
+# Host and port are covered, but only for certain executables.
+else := {"effect": "deny", "rule": covering[0], "reason": stranger} if count(covering) > 0
+
+covering := [c.endpoint | some c in input.candidates; port_matches(c); host_matches(c)]
+
+matching := [c.endpoint | some c in input.candidates; port_matches(c); host_matches(c); caller_matches(c)]
 
 port_matches(c) if input.destination.port in c.ports
 
@@ -30,6 +35,35 @@ host_matches(c) if {
 	input.destination.labels > c.labels
 	endswith(input.destination.host, c.suffix)
 }
+
+caller_matches(c) if not c.callers
+
+caller_matches(c) if {
+	some id in input.caller.matched
+	id in c.callers.binaries
+	ancestors_match(c)
+	script_matches(c)
+}
+
+ancestors_match(c) if not c.callers.ancestors
+
+# The chain must be known whole, and every process of it must run one of the executables too.
+ancestors_match(c) if {
+	c.callers.ancestors
+	is_array(input.caller.ancestors)
+	every process in input.caller.ancestors {
+		some id in process.matched
+		id in c.callers.binaries
+	}
+}
+
+script_matches(c) if not c.callers.scripts
+
+script_matches(c) if input.caller.script in c.callers.scripts
+
+stranger := "identity_unresolved" if not input.caller
+
+stranger := "identity_no_match" if input.caller
 
 # Names with a meaning of their own, and what is below them: no endpoint, no audit mode and no learning reaches them.
 # The first test of each fails for nearly every name, and is cheap.

@@ -83,7 +83,7 @@ fn intent(target: &str) -> Result<Intent, Failure> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let Authority { host, port } = Authority::parse(authority, default)
         .map_err(|e| Failure::new(format_args!("{target}: {e}; write HOST:PORT or a URL")))?;
-    Ok(Intent { door, host, port })
+    Ok(Intent::new(door, host, port))
 }
 
 fn test(files: &[PathBuf], case_files: &[PathBuf], json: bool) -> Result<u8, Failure> {

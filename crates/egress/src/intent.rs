@@ -14,11 +14,11 @@ use crate::{
 /// What an authority asks for. A synthetic address is the name it stands for, on every door.
 pub(crate) fn of(door: Door, authority: Authority, pool: &Pool) -> Result<Intent, (Intent, Refusal)> {
     let Authority { host, port } = authority;
-    let Host::Addr(addr) = host else { return Ok(Intent { door, host, port }) };
+    let Host::Addr(addr) = host else { return Ok(Intent::new(door, host, port)) };
     match pool.meaning(addr) {
-        Meaning::Itself => Ok(Intent { door, host: Host::Addr(addr.to_canonical()), port }),
-        Meaning::Name(name) => Ok(Intent { door, host: Host::Name(name), port }),
-        Meaning::Nothing => Err((Intent { door, host: Host::Addr(addr), port }, Refusal::Mapping)),
+        Meaning::Itself => Ok(Intent::new(door, Host::Addr(addr.to_canonical()), port)),
+        Meaning::Name(name) => Ok(Intent::new(door, Host::Name(name), port)),
+        Meaning::Nothing => Err((Intent::new(door, Host::Addr(addr), port), Refusal::Mapping)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stockade_policy::{Door, Protocol};
+use stockade_policy::Door;
 use stockade_types::Authority;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -50,7 +50,7 @@ async fn refused(shared: &Shared, client: TcpStream, refusal: Refusal) {
 async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
     let authority = Authority { host: grant.permit().host().clone(), port: grant.permit().port() };
     let mut first = Vec::new();
-    if grant.permit().terms().protocol == Protocol::Http {
+    if grant.permit().terms().protocol.is_http() {
         match begin(&shared, &client, &mut first, &grant).await {
             Ok(Way::Relay) => {}
             Ok(Way::Http) => {
@@ -70,7 +70,7 @@ async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
     };
     match upstream {
         Ok(upstream) => {
-            let judged = grant.permit().terms().protocol == Protocol::Http;
+            let judged = grant.permit().terms().protocol.is_http();
             let start = if judged { Start::Judged } else { Start::Looking };
             Box::pin(tunnel::carry(&shared, client, first, Tunnel { grant, authority, upstream }, start)).await;
         }

@@ -29,7 +29,9 @@ pub(crate) struct Tunnel {
 pub(crate) async fn run(shared: Arc<Shared>, client: TcpStream, first: Vec<u8>, tunnel: Tunnel) {
     match tunnel.grant.permit().terms().protocol {
         Protocol::Tcp => Box::pin(carry(&shared, client, first, tunnel, Start::Looking)).await,
-        Protocol::Http => judge(shared, client, first, tunnel).await,
+        Protocol::Http | Protocol::Grpc | Protocol::Graphql | Protocol::JsonRpc | Protocol::Mcp => {
+            judge(shared, client, first, tunnel).await;
+        }
     }
 }
 

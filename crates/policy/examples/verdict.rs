@@ -24,7 +24,7 @@ fn policy(endpoints: usize) -> Result<Policy, Rejected> {
 
 fn intents(count: usize, name: impl Fn(usize) -> String) -> Vec<Intent> {
     let one = |i| Authority::parse(&name(i), None).ok();
-    (0..count).filter_map(one).map(|Authority { host, port }| Intent { door: Door::Connect, host, port }).collect()
+    (0..count).filter_map(one).map(|Authority { host, port }| Intent::new(Door::Connect, host, port)).collect()
 }
 
 /// Microseconds per question, over questions that were not asked before.

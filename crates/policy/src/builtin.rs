@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stockade_types::{AddressClass, Cidr, Host, Port};
 
 use crate::{
-    decision::{Mode, Protocol, TlsMode},
+    decision::Protocol,
     denial::WEB_PORTS,
     diagnostic::{Position, Rejected, Source, shown},
     host,
@@ -69,16 +69,10 @@ impl Policy {
             name.push('+');
         }
         let web = ports.iter().all(|p| WEB_PORTS.contains(&p.get()));
-        self.network.endpoints.push(Endpoint {
-            name,
-            private_addresses: private(&pattern),
-            hosts: vec![pattern],
-            ports,
-            protocol: if web { Protocol::Http } else { Protocol::Tcp },
-            tls: TlsMode::Passthrough,
-            mode: Mode::Enforce,
-            origin: None,
-        });
+        let private_addresses = private(&pattern);
+        let protocol = if web { Protocol::Http } else { Protocol::Tcp };
+        let plain = Endpoint::plain(name, vec![pattern], ports, protocol);
+        self.network.endpoints.push(Endpoint { private_addresses, ..plain });
     }
 }
 
@@ -117,12 +111,12 @@ mod tests {
     use stockade_types::{Authority, Generation};
 
     use super::*;
-    use crate::{Door, Intent, Posture, Snapshot, Verdict};
+    use crate::{Door, Intent, Posture, Snapshot, TlsMode, Verdict};
 
     fn verdict(policy: &Policy, authority: &str) -> Verdict {
         let Authority { host, port } = Authority::parse(authority, None).unwrap();
         let snapshot = Snapshot::compile(policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
-        snapshot.authorize(&Intent { door: Door::Connect, host, port })
+        snapshot.authorize(&Intent::new(Door::Connect, host, port))
     }
 
     fn allowing(texts: &[&str]) -> Result<Policy, Rejected> {

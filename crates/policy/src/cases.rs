@@ -148,7 +148,7 @@ fn input(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<Intent> {
     let host = r.parsed(&Trail::Key(trail, "host"), host, |t| Host::parse(t).map_err(|e| e.to_string()))?;
     let port = r.number(&Trail::Key(trail, "port"), port, 1..=i64::from(u16::MAX))?;
     let port = u16::try_from(port).ok().and_then(Port::new)?;
-    Some(Intent { door, host, port })
+    Some(Intent::new(door, host, port))
 }
 
 impl Case {

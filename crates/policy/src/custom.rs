@@ -67,24 +67,20 @@ impl Custom {
         Ok(Some(custom))
     }
 
-    /// A module that fails for the plainest connection there is would deny everything; that is an error of the
-    /// module, found now.
+    /// A module that fails for the plainest connection or request there is would deny everything; that is an error of
+    /// the module, found now.
     fn probe(&self, modules: &[Source]) -> Result<(), Rejected> {
-        let plain = input::plainest();
-        for (entry, name) in [(DENY, "deny"), (ASK, "ask")] {
-            if !self.modules.defines(entry) {
-                continue;
-            }
-            match self.modules.eval(entry, plain.clone()) {
-                Ok(answer) if answer.as_set().is_ok() => {}
-                Ok(_) => {
-                    let message = format!("`{name}` is not a set of messages; write `{name} contains msg if {{ … }}`");
-                    return Err(Rejected::one(&names(modules), Position::default(), message, None));
+        for (what, plain) in input::plainest() {
+            for (entry, name) in [(DENY, "deny"), (ASK, "ask")] {
+                if !self.modules.defines(entry) {
+                    continue;
                 }
-                Err(error) => {
-                    let message = format!("`{name}` fails for a connection to example.com:443: {error}");
-                    return Err(Rejected::one(&names(modules), Position::default(), message, None));
-                }
+                let message = match self.modules.eval(entry, plain.clone()) {
+                    Ok(answer) if answer.as_set().is_ok() => continue,
+                    Ok(_) => format!("`{name}` is not a set of messages; write `{name} contains msg if {{ … }}`"),
+                    Err(error) => format!("`{name}` fails for {what}: {error}"),
+                };
+                return Err(Rejected::one(&names(modules), Position::default(), message, None));
             }
         }
         Ok(())

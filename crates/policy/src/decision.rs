@@ -4,7 +4,13 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use stockade_l7::Operation;
 use stockade_types::{Cidr, Generation, Host, HostName, Port, Reason};
+
+use crate::{
+    caller::{Caller, Callers},
+    rule::{RequestLimits, Upstream},
+};
 
 /// The front door a connection came through. Evidence for Rego and audit; all doors share one pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -27,23 +33,52 @@ pub struct Intent {
     pub host: Host,
     /// The destination port.
     pub port: Port,
+    /// Who asks, where that was found out. Nobody known is nobody: an endpoint that names executables does not match.
+    pub caller: Option<Arc<Caller>>,
+}
+
+impl Intent {
+    /// An intent of nobody known.
+    #[must_use]
+    pub fn new(door: Door, host: Host, port: Port) -> Self {
+        Self { door, host, port, caller: None }
+    }
 }
 
 /// What flows through a permitted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// HTTP family; TLS handled as [`TlsMode`] says.
+    /// HTTP and WebSocket; TLS handled as [`TlsMode`] says.
     Http,
+    /// gRPC: rules name services and methods.
+    Grpc,
+    /// GraphQL over HTTP: rules name operations and fields.
+    Graphql,
+    /// JSON-RPC over HTTP: rules name methods.
+    JsonRpc,
+    /// Model Context Protocol over HTTP: rules name methods, tools and arguments.
+    Mcp,
     /// Opaque bytes, server may speak first.
     Tcp,
+}
+
+impl Protocol {
+    /// Whether requests of it are HTTP requests, to be read and judged one by one.
+    #[must_use]
+    pub fn is_http(self) -> bool {
+        match self {
+            Self::Http | Self::Grpc | Self::Graphql | Self::JsonRpc | Self::Mcp => true,
+            Self::Tcp => false,
+        }
+    }
 }
 
 /// What happens to TLS on an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
-    /// Decrypted and judged per request. Not available yet: TLS on such an endpoint is refused.
+    /// Decrypted and judged per request.
     Inspect,
     /// Relayed as it is, after the server name was compared with the authority.
     Passthrough,
@@ -72,8 +107,10 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Permit {
     pub(crate) generation: Generation,
+    pub(crate) door: Door,
     pub(crate) host: Host,
     pub(crate) port: Port,
+    pub(crate) caller: Option<Arc<Caller>>,
     pub(crate) terms: Arc<Terms>,
     pub(crate) would_deny: Option<Arc<Denial>>,
 }
@@ -87,8 +124,22 @@ pub struct Terms {
     pub protocol: Protocol,
     /// What happens to TLS.
     pub tls: TlsMode,
+    /// Whether denials are enforced.
+    pub mode: Mode,
     /// Private blocks the name may resolve to.
     pub private_addresses: Vec<Cidr>,
+    /// Whether the endpoint has `allow` or `deny` rules. Each request is authorised either way.
+    pub rules: bool,
+    /// Rate and size of requests.
+    pub limits: RequestLimits,
+    /// Credentials that are put into its requests, by name in [`crate::Policy::credentials`].
+    pub credentials: Vec<String>,
+    /// Who may use it; `None`: everybody.
+    pub callers: Option<Arc<Callers>>,
+    /// Whether `%2F` and `%5C` in a path are let through; rules then see them as they are.
+    pub encoded_slash: bool,
+    /// Own roots and client certificate towards the host.
+    pub upstream: Upstream,
 }
 
 impl Permit {
@@ -116,6 +167,57 @@ impl Permit {
     #[must_use]
     pub fn would_deny(&self) -> Option<&Denial> {
         self.would_deny.as_deref()
+    }
+}
+
+/// One request as rules see it: canonical already.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// The method token, exactly as it goes on the wire.
+    pub method: String,
+    /// The path of a [`stockade_l7::Target`]: what is judged is what is sent.
+    pub path: String,
+    /// Query parameters, decoded, in their order.
+    pub query: Vec<(String, String)>,
+    /// Header fields with lower-case names, in their order.
+    pub headers: Vec<(String, String)>,
+    /// What was read from it, where the endpoint's protocol is not plain `http`. All of it must be allowed; of nothing
+    /// nothing is.
+    pub operations: Vec<Operation>,
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone)]
+pub enum RequestVerdict {
+    /// Go ahead, within the permit.
+    Allow(RequestPermit),
+    /// Refused; the connection stays usable.
+    Deny(Denial),
+}
+
+/// Permission for one request. Injecting and sending take one.
+#[derive(Debug, Clone)]
+pub struct RequestPermit {
+    pub(crate) permit: Permit,
+    pub(crate) rule: Option<Arc<str>>,
+    pub(crate) would_deny: Option<Arc<Denial>>,
+}
+
+impl RequestPermit {
+    /// The permit of the connection that the request came on.
+    #[must_use]
+    pub fn permit(&self) -> &Permit {
+        &self.permit
+    }
+    /// The rule that allows it (`network.endpoints.github.allow[0]`); none where the endpoint allows every request.
+    #[must_use]
+    pub fn rule(&self) -> Option<&str> {
+        self.rule.as_deref()
+    }
+    /// Under `mode: audit` or `learn`: the denial that would have been, of the request or of its connection.
+    #[must_use]
+    pub fn would_deny(&self) -> Option<&Denial> {
+        self.would_deny.as_deref().or_else(|| self.permit.would_deny())
     }
 }
 

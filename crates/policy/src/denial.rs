@@ -1,11 +1,15 @@
 //! Denials that help: what, which rule, and the smallest YAML that would allow it.
 
+mod request;
+
+pub(crate) use request::{by_rule, no_rule, shown};
+
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
-use stockade_types::{AddressClass, Generation, Host, HostName, Port, Reason};
+use stockade_types::{AddressClass, Escaped, Generation, Host, HostName, Port, Reason};
 
 use crate::{
-    decision::{Denial, Door, Intent, Protocol, TlsMode},
+    decision::{Denial, Door, Intent, TlsMode},
     host,
     index::Candidate,
     model::Endpoint,
@@ -22,6 +26,9 @@ pub(crate) fn by_base(
     candidates: &[Candidate<'_>],
     (rule, reason): (String, Reason),
 ) -> Denial {
+    if matches!(reason, Reason::IdentityUnresolved | Reason::IdentityNoMatch) {
+        return by_identity(snapshot.generation, intent, (rule, reason));
+    }
     let near = candidates.first().and_then(|c| snapshot.endpoints.get(c.endpoint as usize));
     let Intent { host, port, .. } = intent;
     let (detail, suggestion) = match (reason, near) {
@@ -37,17 +44,32 @@ pub(crate) fn by_base(
     Denial { reason, rule, detail, suggestion, generation: snapshot.generation }
 }
 
+/// A denial because of who asks. `rule` is the endpoint that covers host and port for others.
+fn by_identity(generation: Generation, intent: &Intent, (endpoint, reason): (String, Reason)) -> Denial {
+    let Intent { host, port, caller, .. } = intent;
+    let who = match caller {
+        Some(caller) => format!("{} is none of them, or not as the endpoint wants it", Escaped(&caller.exe)),
+        None => "which one asks is not known".to_owned(),
+    };
+    Denial {
+        reason,
+        rule: format!("network.endpoints.{endpoint}.binaries"),
+        detail: format!("endpoint `{endpoint}` opens {host}:{port} to certain executables, and {who}"),
+        suggestion: None,
+        generation,
+    }
+}
+
 /// A denial by `deny` of a user module.
-pub(crate) fn by_custom(generation: Generation, intent: &Intent, messages: &[String]) -> Denial {
-    let detail = format!("a Rego rule denies {}:{}: {}", intent.host, intent.port, messages.join("; "));
+pub(crate) fn by_custom(generation: Generation, what: &str, messages: &[String]) -> Denial {
+    let detail = format!("a Rego rule denies {what}: {}", messages.join("; "));
     Denial { reason: Reason::CustomDeny, rule: "rego.deny".to_owned(), detail, suggestion: None, generation }
 }
 
 /// A denial because nobody can be asked yet.
-pub(crate) fn asked(generation: Generation, intent: &Intent, messages: &[String]) -> Denial {
+pub(crate) fn asked(generation: Generation, what: &str, messages: &[String]) -> Denial {
     let why = messages.join("; ");
-    let detail =
-        format!("a Rego rule asks a person about {}:{}, which is not available yet: {why}", intent.host, intent.port);
+    let detail = format!("a Rego rule asks a person about {what}, which is not available yet: {why}");
     Denial { reason: Reason::NotAvailable, rule: "rego.ask".to_owned(), detail, suggestion: None, generation }
 }
 
@@ -65,7 +87,7 @@ pub(crate) fn reserved_name(generation: Generation, host: &Host) -> Option<Denia
 
 /// The denial of a DNS question.
 pub(crate) fn unknown_name(snapshot: &Snapshot, name: &HostName) -> Denial {
-    let intent = Intent { door: Door::Connect, host: Host::Name(name.clone()), port: Port::HTTPS };
+    let intent = Intent::new(Door::Connect, Host::Name(name.clone()), Port::HTTPS);
     Denial {
         reason: Reason::DnsNoPolicy,
         rule: "default".to_owned(),
@@ -80,7 +102,7 @@ fn with_port(endpoint: &Endpoint, port: Port) -> String {
     let mut ports: BTreeSet<Port> = endpoint.ports.clone();
     ports.insert(port);
     let mut text = format!("network:\n  endpoints:\n    {}:\n      ports: {}", endpoint.name, list(&ports));
-    let inspects = endpoint.protocol == Protocol::Http && endpoint.tls == TlsMode::Inspect;
+    let inspects = endpoint.protocol.is_http() && endpoint.tls == TlsMode::Inspect;
     if inspects && ports.iter().any(|p| *p != Port::HTTP) {
         text.push_str("\n      tls: passthrough");
     }
@@ -100,7 +122,7 @@ fn new_endpoint(snapshot: &Snapshot, intent: &Intent) -> Option<String> {
 }
 
 fn flow(intent: &Intent) -> String {
-    let Intent { door, host, port } = intent;
+    let Intent { door, host, port, .. } = intent;
     let quoted = match host {
         Host::Addr(IpAddr::V6(_)) => format!("\"{host}\""),
         Host::Addr(IpAddr::V4(_)) | Host::Name(_) => host.to_string(),

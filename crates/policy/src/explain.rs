@@ -169,7 +169,7 @@ mod tests {
         let policy = Policy::parse(&[Source::new("p.yaml", text)]).unwrap();
         let snapshot = Snapshot::compile(&policy, &[], Generation(7), Posture::Enforce).unwrap();
         let Authority { host, port } = Authority::parse(authority, None).unwrap();
-        snapshot.explain(&Intent { door: Door::Connect, host, port })
+        snapshot.explain(&Intent::new(Door::Connect, host, port))
     }
 
     #[test]

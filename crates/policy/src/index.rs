@@ -53,6 +53,14 @@ impl HostIndex {
                 }
             }
         }
+        // Where the hosts are alike, endpoints for certain executables come before those for everybody, which would
+        // otherwise leave them nothing.
+        let open = |at: &u32| endpoints.get(*at as usize).is_some_and(|e| e.callers.is_none());
+        index.exact.values_mut().for_each(|list| list.sort_by_key(open));
+        for below in index.below.values_mut() {
+            below.one.sort_by_key(open);
+            below.many.sort_by_key(open);
+        }
         index
     }
 

@@ -204,7 +204,7 @@ mod tests {
             let hosts = all.iter().chain(&other).map(|s| &s.0);
             for host in hosts {
                 for port in all.iter().chain(&other).map(|s| s.1) {
-                    let intent = Intent { door: Door::Transparent, host: host.clone(), port };
+                    let intent = Intent::new(Door::Transparent, host.clone(), port);
                     let allowed = matches!(snapshot.authorize(&intent), Verdict::Allow(_));
                     let observed = all.iter().any(|(h, p, _)| h == host && *p == port);
                     prop_assert_eq!(allowed, observed, "{} {}\n{}", host, port, text);

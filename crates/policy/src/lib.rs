@@ -1,30 +1,44 @@
 //! Policy: parse, compile, decide, explain, learn
 #![forbid(unsafe_code)]
 
+mod availability;
 mod builtin;
+mod caller;
 pub mod cases;
+mod credential;
 mod custom;
 pub mod decision;
 mod denial;
 pub mod diagnostic;
 pub mod explain;
+mod facts;
+mod glob;
 pub mod host;
 mod index;
 mod input;
 pub mod learn;
+mod matcher;
 pub mod model;
 mod parse;
 mod rego;
+mod request;
+mod rule;
 pub mod snapshot;
 mod yaml;
 
-pub use decision::{Denial, Door, Intent, Mode, NameVerdict, Permit, Protocol, Terms, TlsMode, Verdict};
+pub use decision::{
+    Denial, Door, Intent, Mode, NameVerdict, Permit, Protocol, Request, RequestPermit, RequestVerdict, Terms, TlsMode,
+    Verdict,
+};
 pub use denial::WEB_PORTS;
 pub use diagnostic::{Diagnostic, Position, Rejected, Source};
 pub use explain::Explanation;
 pub use host::{SYNTHETIC_V4, SYNTHETIC_V6};
 pub use learn::{Learned, Seen};
-pub use model::{Endpoint, HostPattern, Policy, Relaxation, User};
+pub use model::{
+    Ancestor, Binary, Caller, Callers, Credential, Endpoint, HostPattern, Inject, Policy, Relaxation, RequestLimits,
+    Store, Upstream, User,
+};
 pub use parse::{MAX_HOSTS, MAX_ITEMS, MAX_SOURCES, size};
 pub use snapshot::{Posture, Snapshot};
 pub use yaml::MAX_FILE;

@@ -1,10 +1,22 @@
 //! A policy as typed values: what every other crate reads.
 
-use std::{collections::BTreeSet, fmt, num::NonZeroU64, path::PathBuf, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    num::NonZeroU64,
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::Serialize;
 use stockade_types::{Cidr, Host, HostName, Layer, Port};
 
+pub use crate::{
+    caller::{Ancestor, Binary, Caller, Callers},
+    credential::{Credential, Inject, Part, Sigv4, Store},
+    rule::{Key, RequestLimits, Rule, Rules, Upstream},
+};
 use crate::{
     decision::{Mode, Protocol, TlsMode},
     diagnostic::Position,
@@ -23,6 +35,7 @@ pub struct Policy {
     pub(crate) filesystem: Filesystem,
     pub(crate) process: Process,
     pub(crate) network: Network,
+    pub(crate) credentials: BTreeMap<String, Credential>,
     pub(crate) rego: Vec<RegoFile>,
     pub(crate) digest: String,
 }
@@ -42,6 +55,11 @@ impl Policy {
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network
+    }
+    /// Credentials by name. Endpoints refer to them.
+    #[must_use]
+    pub fn credentials(&self) -> &BTreeMap<String, Credential> {
+        &self.credentials
     }
     /// Rego modules that the policy names; their text is passed to [`crate::Snapshot::compile`].
     #[must_use]
@@ -268,8 +286,43 @@ pub struct Endpoint {
     pub mode: Mode,
     /// Private blocks that its names may resolve to.
     pub private_addresses: Vec<Cidr>,
+    /// Which requests are allowed and denied.
+    pub rules: Rules,
+    /// Rate and size of requests.
+    pub limits: RequestLimits,
+    /// Credentials put into requests, by name.
+    pub credentials: Vec<String>,
+    /// Who may use it; `None`: everybody.
+    pub callers: Option<Arc<Callers>>,
+    /// Whether `%2F` and `%5C` in a path are let through.
+    pub encoded_slash: bool,
+    /// Own roots and client certificate.
+    pub upstream: Upstream,
     /// Where it is written; absent for `--allow`.
     pub origin: Option<Origin>,
+}
+
+impl Endpoint {
+    /// An endpoint that says nothing but where, on which ports, and how.
+    #[must_use]
+    pub(crate) fn plain(name: String, hosts: Vec<HostPattern>, ports: BTreeSet<Port>, protocol: Protocol) -> Self {
+        Self {
+            name,
+            hosts,
+            ports,
+            protocol,
+            tls: TlsMode::Passthrough,
+            mode: Mode::Enforce,
+            private_addresses: Vec::new(),
+            rules: Rules::default(),
+            limits: RequestLimits::default(),
+            credentials: Vec::new(),
+            callers: None,
+            encoded_slash: false,
+            upstream: Upstream::default(),
+            origin: None,
+        }
+    }
 }
 
 /// Where something is written.

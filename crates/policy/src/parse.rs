@@ -1,21 +1,24 @@
 //! YAML sources to a [`Policy`]: read each, report everything that is wrong, merge, check across endpoints.
 
+mod agree;
+mod credentials;
 pub(crate) mod fields;
 mod fixed;
 mod network;
+mod requests;
 mod rules;
 mod scalars;
 
 pub use scalars::size;
+pub(crate) use scalars::{method, path_glob};
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
 };
 
 use sha2::{Digest, Sha256};
-use stockade_types::Port;
 
 use self::{
     fields::{Reader, Trail, says_nothing},
@@ -23,11 +26,10 @@ use self::{
     network::NetworkDraft,
 };
 use crate::{
+    availability::Feature,
+    credential::Credential,
     diagnostic::{Diagnostic, Position, Rejected, Report, Source, shown},
-    model::{
-        DEFAULT_REQUIRE, Endpoint, Filesystem, HostPattern, Limits, Network, Origin, Policy, Process, RegoFile, User,
-        VERSION,
-    },
+    model::{DEFAULT_REQUIRE, Filesystem, Limits, Network, Origin, Policy, Process, RegoFile, User, VERSION},
     yaml::{self, Node, Value},
 };
 
@@ -57,6 +59,7 @@ struct Draft {
     filesystem: FilesystemDraft,
     process: ProcessDraft,
     network: NetworkDraft,
+    credentials: BTreeMap<String, Credential>,
     rego: Vec<RegoFile>,
 }
 
@@ -111,6 +114,7 @@ fn read(source: &Source, root: &Node, report: &mut Report) -> Draft {
         filesystem: FilesystemDraft::default(),
         process: ProcessDraft::default(),
         network: NetworkDraft::default(),
+        credentials: BTreeMap::new(),
         rego: Vec::new(),
     };
     let top = Trail::Root;
@@ -138,16 +142,16 @@ fn read(source: &Source, root: &Node, report: &mut Report) -> Draft {
     }
     if let Some((key, node)) = fields.entry("credentials") {
         let trail = Trail::Key(&top, "credentials");
-        rules::credentials(&mut r, &trail, node);
+        draft.credentials = credentials::credentials(&mut r, &trail, node, &file);
         if !says_nothing(node) {
-            r.unavailable(&trail, key.at, "credentials", None);
+            r.gate(Feature::Credentials, &trail, key.at, "credentials");
         }
     }
     if let Some((key, node)) = fields.entry("inference") {
         let trail = Trail::Key(&top, "inference");
         rules::inference(&mut r, &trail, node);
         if !says_nothing(node) {
-            r.unavailable(&trail, key.at, "inference routes", None);
+            r.gate(Feature::Inference, &trail, key.at, "inference routes");
         }
     }
     if let Some(node) = fields.get("rego") {
@@ -192,6 +196,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
     let mut require: Option<BTreeSet<_>> = None;
     let mut endpoints = Vec::new();
     let mut rego = Vec::new();
+    let mut credentials = BTreeMap::new();
     let (mut items, mut hosts) = (0, 0);
     for draft in drafts {
         filesystem.read_only.extend(draft.filesystem.read_only);
@@ -204,6 +209,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
         }
         endpoints.extend(draft.network.endpoints);
         rego.extend(draft.rego);
+        agree::unite(&mut credentials, draft.credentials, report);
         items += draft.network.items;
         hosts += draft.network.hosts;
         if items > MAX_ITEMS || hosts > MAX_HOSTS {
@@ -218,7 +224,8 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
     }
     granted_twice(&filesystem, report);
     if report.is_empty() {
-        consistent(&endpoints, report);
+        agree::endpoints(&endpoints, report);
+        agree::credentials(&endpoints, &credentials, report);
     }
     Policy {
         filesystem,
@@ -229,6 +236,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
             require: require.unwrap_or_else(|| DEFAULT_REQUIRE.into_iter().collect()),
         },
         network: Network { unmatched: unmatched.unwrap_or_default(), endpoints },
+        credentials,
         rego,
         digest,
     }
@@ -273,67 +281,6 @@ fn granted_twice(filesystem: &Filesystem, report: &mut Report) {
         let message = format!("{} is both in read_only and in read_write", shown(&grant.path.to_string_lossy()));
         report.extend(Rejected::one("policy", Position::default(), message, None));
     }
-}
-
-/// No name twice, and no host and port that two endpoints treat differently.
-fn consistent(endpoints: &[Endpoint], report: &mut Report) {
-    let mut names: HashMap<&str, &Endpoint> = HashMap::new();
-    let mut claims: HashMap<(&HostPattern, Port), &Endpoint> = HashMap::new();
-    for endpoint in endpoints {
-        if let Some(other) = names.insert(&endpoint.name, endpoint) {
-            let help = "rename one of them".to_owned();
-            clash(report, endpoint, format!("the endpoint is written twice: see {}", place(other)), help);
-        }
-        for host in &endpoint.hosts {
-            for port in &endpoint.ports {
-                let other = *claims.entry((host, *port)).or_insert(endpoint);
-                let Some(what) = difference(endpoint, other) else { continue };
-                let message = format!(
-                    "{host} on port {port} is also in endpoint `{}` ({}), with another {what}",
-                    other.name,
-                    place(other)
-                );
-                clash(report, endpoint, message, "leave it in one of the two".to_owned());
-                if report.is_full() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-fn difference(a: &Endpoint, b: &Endpoint) -> Option<&'static str> {
-    let same_blocks = || {
-        let set = |e: &Endpoint| e.private_addresses.iter().copied().collect::<BTreeSet<_>>();
-        set(a) == set(b)
-    };
-    if a.protocol != b.protocol {
-        Some("protocol")
-    } else if a.tls != b.tls {
-        Some("tls")
-    } else if a.mode != b.mode {
-        Some("mode")
-    } else if !same_blocks() {
-        Some("private_addresses")
-    } else {
-        None
-    }
-}
-
-fn place(endpoint: &Endpoint) -> String {
-    endpoint.origin.as_ref().map_or_else(|| "given on the command line".to_owned(), ToString::to_string)
-}
-
-fn clash(report: &mut Report, endpoint: &Endpoint, message: String, help: String) {
-    let origin = endpoint.origin.as_ref();
-    report.push(Diagnostic {
-        file: origin.map_or_else(|| "command line".to_owned(), |o| o.file.to_string()),
-        line: origin.map_or(0, |o| o.at.line),
-        column: origin.map_or(0, |o| o.at.column),
-        path: format!("network.endpoints.{}", endpoint.name),
-        message,
-        help: Some(help),
-    });
 }
 
 #[cfg(test)]

@@ -78,9 +78,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Compiles one module with one entry point.
-    pub(crate) fn compile(module: &Source, entry_point: &str) -> Result<Self, Rejected> {
-        let modules = std::slice::from_ref(module);
+    /// Compiles modules with one entry point.
+    pub(crate) fn compile(modules: &[Source], entry_point: &str) -> Result<Self, Rejected> {
         let mut engine = load(modules, |_| Ok(()))?;
         let code = lower(&mut engine, modules, &[entry_point])?;
         Ok(Self { code, idle: Idle(Mutex::new(Vec::new())) })

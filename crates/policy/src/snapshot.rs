@@ -10,19 +10,31 @@ use regorus::Value;
 use stockade_types::{Generation, Host, HostName, Port, Reason};
 
 use crate::{
+    caller::{Binaries, Binary},
     custom::{Custom, Opinion},
-    decision::{Denial, Intent, Mode, NameVerdict, Permit, Protocol, Terms, TlsMode, Verdict},
+    decision::{Denial, Intent, Mode, NameVerdict, Permit, Protocol, Terms, Verdict},
     denial,
     diagnostic::{Diagnostic, Rejected, Source},
     index::{Candidate, HostIndex},
     input::{self, Parts},
+    matcher::Matcher,
     model::{Endpoint, Policy},
     rego::{EngineError, Program},
+    request::Requests,
 };
 
 /// The base policy. Part of the program: no file of the operator's or the command's can replace it.
-const BASE: &str = include_str!("../../../policies/base/connect.rego");
-const DECISION: &str = "data.stockade.base.decision";
+const CONNECT: &[(&str, &str)] = &[("connect.rego", include_str!("../../../policies/base/connect.rego"))];
+const CONNECT_DECISION: &str = "data.stockade.base.decision";
+const REQUEST: &[(&str, &str)] = &[
+    ("request.rego", include_str!("../../../policies/base/request.rego")),
+    ("http.rego", include_str!("../../../policies/base/http.rego")),
+    ("grpc.rego", include_str!("../../../policies/base/grpc.rego")),
+    ("graphql.rego", include_str!("../../../policies/base/graphql.rego")),
+    ("jsonrpc.rego", include_str!("../../../policies/base/jsonrpc.rego")),
+    ("mcp.rego", include_str!("../../../policies/base/mcp.rego")),
+];
+const REQUEST_DECISION: &str = "data.stockade.request.decision";
 /// Verdicts remembered. The command chooses what it asks for, so this bounds what asking can cost in memory.
 const CACHED: usize = 2_048;
 
@@ -43,15 +55,19 @@ pub struct Snapshot {
     pub(crate) posture: Posture,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) index: HostIndex,
-    terms: Vec<Arc<Terms>>,
-    learn: Learn,
+    pub(crate) terms: Vec<Arc<Terms>>,
+    pub(crate) learn: Learn,
+    pub(crate) matchers: Vec<Matcher>,
     parts: Vec<Parts>,
+    binaries: Binaries,
     by_name: HashMap<Arc<str>, u32>,
     ports: BTreeSet<u16>,
     digest: String,
     base: Program,
-    custom: Option<Custom>,
+    pub(crate) request: Program,
+    pub(crate) custom: Option<Custom>,
     cache: Cache<Intent, Outcome>,
+    pub(crate) requests: Requests,
 }
 
 /// A verdict without what only the intent adds: what the cache holds.
@@ -80,25 +96,31 @@ impl Snapshot {
         posture: Posture,
     ) -> Result<Self, Rejected> {
         all_modules_given(policy, modules)?;
-        let base = Program::compile(&Source::new("connect.rego", BASE), DECISION)?;
+        let base = program(CONNECT, CONNECT_DECISION)?;
+        let request = program(REQUEST, REQUEST_DECISION)?;
         let custom = Custom::compile(modules)?;
         let endpoints = policy.network.endpoints.clone();
         let mut shared = HashMap::new();
         let by_name = (0u32..).zip(&endpoints).map(|(at, e)| (Arc::from(e.name.as_str()), at)).collect();
         let ports = endpoints.iter().flat_map(|e| e.ports.iter().map(|p| p.get())).collect();
+        let binaries = Binaries::new(endpoints.iter().filter_map(|e| e.callers.as_ref()));
         Ok(Self {
             generation,
             posture,
             index: HostIndex::new(&endpoints),
             terms: endpoints.iter().map(|e| Arc::new(terms(e))).collect(),
             learn: Learn::new(),
-            parts: endpoints.iter().map(|e| Parts::new(e, &mut shared)).collect(),
+            parts: endpoints.iter().map(|e| Parts::new(e, &binaries, &mut shared)).collect(),
+            matchers: endpoints.iter().map(Matcher::new).collect(),
+            binaries,
             by_name,
             ports,
             digest: crate::parse::hex(&combined(policy, modules)),
             base,
+            request,
             custom,
             cache: Cache::new(CACHED),
+            requests: Requests::new(),
             endpoints,
         })
     }
@@ -124,8 +146,10 @@ impl Snapshot {
             Outcome::Deny(denial) => Verdict::Deny(Arc::unwrap_or_clone(denial)),
             Outcome::Allow { terms, would_deny } => Verdict::Allow(Permit {
                 generation: self.generation,
+                door: intent.door,
                 host: intent.host.clone(),
                 port: intent.port,
+                caller: intent.caller.clone(),
                 terms,
                 would_deny,
             }),
@@ -175,6 +199,18 @@ impl Snapshot {
         &self.digest
     }
 
+    /// Every executable that an endpoint names, once: [`crate::model::Caller::matched`] holds places in it. Where it is
+    /// empty, no verdict depends on who asks.
+    #[must_use]
+    pub fn binaries(&self) -> &[Binary] {
+        self.binaries.all()
+    }
+
+    /// The place of an endpoint.
+    pub(crate) fn endpoint_at(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
     /// Whether an endpoint of this name exists.
     pub(crate) fn has_endpoint(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
@@ -211,17 +247,13 @@ impl Snapshot {
 
     fn base_decision(&self, document: Value) -> Result<Decision, EngineError> {
         let answer = self.base.eval(document)?;
-        let text = |key: &str| answer[key].as_string().map(|t| t.to_string()).map_err(|_| EngineError::Unusable);
+        let text = |key: &str| word(&answer, key);
         match text("effect")?.as_str() {
             "allow" => {
                 let name = text("endpoint")?;
                 self.by_name.get(name.as_str()).copied().map(Decision::Allow).ok_or(EngineError::Unusable)
             }
-            "deny" => {
-                let code = text("reason")?;
-                let reason = Reason::ALL.iter().copied().find(|r| r.code() == code).ok_or(EngineError::Unusable)?;
-                Ok(Decision::Deny { rule: text("rule")?, reason })
-            }
+            "deny" => Ok(Decision::Deny { rule: text("rule")?, reason: reason(&answer)? }),
             _ => Err(EngineError::Unusable),
         }
     }
@@ -229,10 +261,11 @@ impl Snapshot {
     fn by_custom(&self, intent: &Intent, endpoint: &Endpoint) -> Result<Option<Denial>, EngineError> {
         let Some(custom) = &self.custom else { return Ok(None) };
         let document = input::document(intent, ("endpoint", input::endpoint(endpoint)));
+        let what = format!("{}:{}", intent.host, intent.port);
         Ok(match custom.opinion(&document)? {
             Opinion::Silent => None,
-            Opinion::Deny(messages) => Some(denial::by_custom(self.generation, intent, &messages)),
-            Opinion::Ask(messages) => Some(denial::asked(self.generation, intent, &messages)),
+            Opinion::Deny(messages) => Some(denial::by_custom(self.generation, &what, &messages)),
+            Opinion::Ask(messages) => Some(denial::asked(self.generation, &what, &messages)),
         })
     }
 
@@ -247,34 +280,56 @@ impl Snapshot {
     }
 }
 
+/// A text in the engine's answer.
+pub(crate) fn word(answer: &Value, key: &str) -> Result<String, EngineError> {
+    answer[key].as_string().map(|t| t.to_string()).map_err(|_| EngineError::Unusable)
+}
+
+/// The reason code in the engine's answer.
+pub(crate) fn reason(answer: &Value) -> Result<Reason, EngineError> {
+    let code = answer["reason"].as_string().map_err(|_| EngineError::Unusable)?;
+    Reason::ALL.iter().copied().find(|r| r.code() == &**code).ok_or(EngineError::Unusable)
+}
+
+fn program(modules: &[(&str, &str)], entry_point: &str) -> Result<Program, Rejected> {
+    let modules: Vec<Source> = modules.iter().map(|(name, text)| Source::new(*name, *text)).collect();
+    Program::compile(&modules, entry_point)
+}
+
 fn terms(endpoint: &Endpoint) -> Terms {
     Terms {
         endpoint: endpoint.name.clone(),
         protocol: endpoint.protocol,
         tls: endpoint.tls,
+        mode: endpoint.mode,
         private_addresses: endpoint.private_addresses.clone(),
+        rules: endpoint.rules.any(),
+        limits: endpoint.limits,
+        credentials: endpoint.credentials.clone(),
+        callers: endpoint.callers.clone(),
+        encoded_slash: endpoint.encoded_slash,
+        upstream: endpoint.upstream.clone(),
     }
 }
 
 /// While learning, what no endpoint covers flows as it is, to public addresses only: HTTP or TLS on the ports of the
 /// web, anything elsewhere.
 #[derive(Debug)]
-struct Learn {
+pub(crate) struct Learn {
     web: Arc<Terms>,
     opaque: Arc<Terms>,
 }
 
 impl Learn {
     fn new() -> Self {
-        let terms = |protocol| {
-            Arc::new(Terms {
-                endpoint: "learn".to_owned(),
-                protocol,
-                tls: TlsMode::Passthrough,
-                private_addresses: Vec::new(),
-            })
-        };
-        Self { web: terms(Protocol::Http), opaque: terms(Protocol::Tcp) }
+        let like =
+            |protocol| Arc::new(terms(&Endpoint::plain("learn".to_owned(), Vec::new(), BTreeSet::new(), protocol)));
+        Self { web: like(Protocol::Http), opaque: like(Protocol::Tcp) }
+    }
+
+    /// Whether these are the terms of something learned.
+    pub(crate) fn gave(&self, terms: &Arc<Terms>) -> bool {
+        Arc::ptr_eq(terms, &self.web) || Arc::ptr_eq(terms, &self.opaque)
     }
 
     fn terms(&self, port: Port) -> Arc<Terms> {

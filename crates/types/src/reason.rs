@@ -30,8 +30,12 @@ reasons! {
     CustomDeny = "custom_deny",
     /// A `deny` rule of the policy matches.
     PolicyDeny = "policy_deny",
-    /// The request is of a kind the endpoint does not allow (method CONNECT inside a tunnel, for one).
+    /// No rule of the endpoint allows the request, or it is of a kind that none can (CONNECT inside a tunnel, for one).
     L7 = "l7",
+    /// The endpoint names executables, and it is not known which one asks.
+    IdentityUnresolved = "identity_unresolved",
+    /// The endpoint names executables, and the one that asks is none of them.
+    IdentityNoMatch = "identity_no_match",
     /// The policy engine failed, timed out or gave no answer.
     EngineError = "engine_error",
     /// The permit was given by a policy that is no longer in force and the present one denies.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::{
+    availability::Feature,
     diagnostic::{Diagnostic, Position, Report, nearest, shown},
     yaml::{Key, Node, Value},
 };
@@ -48,6 +49,13 @@ impl Reader<'_> {
     /// Reports a key whose feature is not there. It is validated all the same, and never ignored.
     pub(crate) fn unavailable(&mut self, trail: &Trail<'_>, at: Position, what: &str, help: Option<&str>) {
         self.error(trail, at, format!("{what}: not available yet"), help.map(str::to_owned));
+    }
+
+    /// Reports a feature that is not available, where it is not.
+    pub(crate) fn gate(&mut self, feature: Feature, trail: &Trail<'_>, at: Position, what: &str) {
+        if !feature.available() {
+            self.unavailable(trail, at, what, None);
+        }
     }
 
     fn expected(&mut self, trail: &Trail<'_>, node: &Node, what: &str) {

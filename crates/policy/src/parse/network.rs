@@ -7,9 +7,10 @@ use stockade_types::{AddressClass, Cidr, Host, Port};
 use super::{
     Located, MAX_HOSTS, MAX_ITEMS,
     fields::{Fields, Reader, Trail, says_nothing},
-    rules,
+    requests,
 };
 use crate::{
+    availability::Feature,
     decision::{Mode, Protocol, TlsMode},
     diagnostic::shown,
     host,
@@ -28,7 +29,7 @@ pub(crate) struct NetworkDraft {
     pub(crate) hosts: usize,
 }
 
-const ENDPOINT_KEYS: [&str; 12] = [
+const ENDPOINT_KEYS: [&str; 14] = [
     "hosts",
     "ports",
     "binaries",
@@ -41,14 +42,9 @@ const ENDPOINT_KEYS: [&str; 12] = [
     "private_addresses",
     "limits",
     "credentials",
+    "encoded_slash",
+    "upstream",
 ];
-
-/// The protocol as written; those that are not available yet are known words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
-    Now(Protocol),
-    Later(&'static str),
-}
 
 pub(crate) fn network(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, file: &Arc<str>) -> NetworkDraft {
     let mut draft = NetworkDraft::default();
@@ -58,7 +54,7 @@ pub(crate) fn network(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, file: 
         let words = [("deny", Some(Unmatched::Deny)), ("ask", None)];
         match r.word(&trail, node, "word", &words) {
             Some(Some(word)) => draft.unmatched = Some(Located::new(word, node.at)),
-            Some(None) => r.unavailable(&trail, node.at, "`unmatched: ask`", Some("write `unmatched: deny`")),
+            Some(None) => r.gate(Feature::Ask, &trail, node.at, "`unmatched: ask`"),
             None => {}
         }
     }
@@ -91,21 +87,38 @@ fn endpoint(
     let name = r.name(trail, key);
     let fields = r.fields(trail, node, &ENDPOINT_KEYS)?;
     let hosts = hosts(r, trail, (key, fields), draft);
-    let written = protocol(r, trail, fields);
+    let protocol = protocol(r, trail, fields);
     let tls = fields.get("tls").and_then(|node| {
         let words = [("inspect", TlsMode::Inspect), ("passthrough", TlsMode::Passthrough)];
         r.word(&Trail::Key(trail, "tls"), node, "word for tls", &words)
     });
-    let ports = ports(r, trail, (key, fields), written);
+    let ports = ports(r, trail, (key, fields), protocol);
     let mode = fields.get("mode").map_or(Some(Mode::Enforce), |node| {
         r.word(&Trail::Key(trail, "mode"), node, "mode", &[("enforce", Mode::Enforce), ("audit", Mode::Audit)])
     });
     let private_addresses = private_addresses(r, trail, fields);
     private_literals(r, trail, fields, &hosts, &private_addresses);
-    later_keys(r, trail, fields, (written, tls), draft);
-    let Some(Written::Now(protocol)) = written else { return None };
-    let tls = terms(r, trail, (key, fields), (protocol, tls), &ports);
-    Some(Endpoint { name: name?, hosts, ports, protocol, tls, mode: mode?, private_addresses, origin: Some(origin) })
+    let about = requests::requests(r, trail, fields, (protocol, tls), draft);
+    let protocol = protocol?;
+    let tls = terms(r, trail, (key, fields), (protocol, tls));
+    if !about.credentials.is_empty() && ports.iter().all(|p| *p == Port::HTTP) {
+        let help = "credentials are put into https requests only; add port 443".to_owned();
+        let at = fields.entry("credentials").map_or(key.at, |(key, _)| key.at);
+        r.error(&Trail::Key(trail, "credentials"), at, "credentials of an endpoint without https", Some(help));
+    }
+    Some(Endpoint {
+        mode: mode?,
+        tls,
+        private_addresses,
+        rules: about.rules,
+        limits: about.limits,
+        credentials: about.credentials,
+        callers: about.callers,
+        encoded_slash: about.encoded_slash,
+        upstream: about.upstream,
+        origin: Some(origin),
+        ..Endpoint::plain(name?, hosts, ports, protocol)
+    })
 }
 
 fn hosts(
@@ -140,33 +153,27 @@ fn hosts(
     found
 }
 
-fn protocol(r: &mut Reader<'_>, trail: &Trail<'_>, fields: Fields<'_>) -> Option<Written> {
-    let Some(node) = fields.get("protocol") else { return Some(Written::Now(Protocol::Http)) };
-    let trail = Trail::Key(trail, "protocol");
+fn protocol(r: &mut Reader<'_>, trail: &Trail<'_>, fields: Fields<'_>) -> Option<Protocol> {
+    let Some(node) = fields.get("protocol") else { return Some(Protocol::Http) };
     let words = [
-        ("http", Written::Now(Protocol::Http)),
-        ("tcp", Written::Now(Protocol::Tcp)),
-        ("grpc", Written::Later("grpc")),
-        ("graphql", Written::Later("graphql")),
-        ("jsonrpc", Written::Later("jsonrpc")),
-        ("mcp", Written::Later("mcp")),
+        ("http", Protocol::Http),
+        ("tcp", Protocol::Tcp),
+        ("grpc", Protocol::Grpc),
+        ("graphql", Protocol::Graphql),
+        ("jsonrpc", Protocol::JsonRpc),
+        ("mcp", Protocol::Mcp),
     ];
-    let written = r.word(&trail, node, "protocol", &words);
-    if let Some(Written::Later(word)) = written {
-        let help = "write `protocol: http`; requests are then not judged one by one";
-        r.unavailable(&trail, node.at, &format!("`protocol: {word}`"), Some(help));
-    }
-    written
+    r.word(&Trail::Key(trail, "protocol"), node, "protocol", &words)
 }
 
 fn ports(
     r: &mut Reader<'_>,
     trail: &Trail<'_>,
     (key, fields): (&Key, Fields<'_>),
-    protocol: Option<Written>,
+    protocol: Option<Protocol>,
 ) -> BTreeSet<Port> {
     let Some(node) = fields.get("ports") else {
-        if protocol == Some(Written::Now(Protocol::Tcp)) {
+        if protocol == Some(Protocol::Tcp) {
             let help = "name them, such as `ports: [22]`".to_owned();
             r.error(trail, key.at, "an endpoint with `protocol: tcp` must name its ports", Some(help));
         }
@@ -207,89 +214,29 @@ fn private_literals(r: &mut Reader<'_>, trail: &Trail<'_>, fields: Fields<'_>, h
     }
 }
 
-/// Keys that nothing acts on yet: validated, then refused where they would matter.
-fn later_keys(
-    r: &mut Reader<'_>,
-    trail: &Trail<'_>,
-    fields: Fields<'_>,
-    (protocol, tls): (Option<Written>, Option<TlsMode>),
-    draft: &mut NetworkDraft,
-) {
-    let opaque = match (protocol, tls) {
-        (Some(Written::Now(Protocol::Tcp)), _) => Some("`protocol: tcp`"),
-        (_, Some(TlsMode::Passthrough)) => Some("`tls: passthrough`"),
-        _ => None,
-    };
-    let refuse = |r: &mut Reader<'_>, key: &'static str, what: &str| {
-        let Some((at, _)) = fields.entry(key) else { return };
-        let trail = Trail::Key(trail, key);
-        match opaque {
-            Some(why) => r.error(&trail, at.at, format!("{what} cannot work with {why}: its bytes are not read"), None),
-            None => r.unavailable(&trail, at.at, what, None),
-        }
-    };
-    for key in ["allow", "deny", "ask"] {
-        let Some(node) = fields.get(key) else { continue };
-        draft.items += rules::request_rules(r, &Trail::Key(trail, key), node);
-        // An empty `allow` allows nothing, so it matters; an empty `deny` or `ask` says nothing.
-        if key == "allow" || !says_nothing(node) {
-            refuse(r, key, "request rules");
-        }
-    }
-    if let Some(node) = fields.get("credentials") {
-        let trail = Trail::Key(trail, "credentials");
-        r.each(&trail, node, |r, trail, node| r.text(trail, node).map(|_| ()));
-        if !says_nothing(node) {
-            refuse(r, "credentials", "credentials");
-        }
-    }
-    if let Some((key, node)) = fields.entry("limits") {
-        let trail = Trail::Key(trail, "limits");
-        rules::endpoint_limits(r, &trail, node);
-        if !says_nothing(node) {
-            r.unavailable(&trail, key.at, "limits of an endpoint", None);
-        }
-    }
-    if let Some((key, node)) = fields.entry("binaries") {
-        let trail = Trail::Key(trail, "binaries");
-        r.each(&trail, node, rules::binary);
-        if !says_nothing(node) {
-            r.unavailable(&trail, key.at, "rules for executables", None);
-        }
-    }
-}
-
-/// What happens to TLS, where protocol, ports and `tls` agree.
+/// What happens to TLS, where protocol and `tls` agree.
 fn terms(
     r: &mut Reader<'_>,
     trail: &Trail<'_>,
     (key, fields): (&Key, Fields<'_>),
     (protocol, tls): (Protocol, Option<TlsMode>),
-    ports: &BTreeSet<Port>,
 ) -> TlsMode {
     let at = fields.entry("tls").map_or(key.at, |(key, _)| key.at);
-    match protocol {
-        Protocol::Tcp => {
-            if tls == Some(TlsMode::Inspect) {
-                let help = "leave `tls` out, or write `protocol: http`".to_owned();
-                r.error(trail, at, "`tls: inspect` cannot work with `protocol: tcp`", Some(help));
-            }
+    match (protocol, tls) {
+        (Protocol::Tcp, Some(TlsMode::Inspect)) => {
+            let help = "leave `tls` out, or write `protocol: http`".to_owned();
+            r.error(trail, at, "`tls: inspect` cannot work with `protocol: tcp`", Some(help));
             TlsMode::Passthrough
         }
-        Protocol::Http => {
-            let mode = tls.unwrap_or(TlsMode::Inspect);
-            // A word for tls that nobody knows has been reported; the default must not be blamed for it.
-            let misspelt = tls.is_none() && fields.get("tls").is_some();
-            if mode == TlsMode::Inspect && !misspelt && ports.iter().any(|p| *p != Port::HTTP) {
-                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-                let what = format!(
-                    "`tls: inspect`{} on port {}",
-                    if tls.is_none() { " (the default)" } else { "" },
-                    ports.join(", ")
-                );
-                r.unavailable(trail, at, &what, Some("add the line `tls: passthrough` to this endpoint"));
+        (Protocol::Tcp, _) => TlsMode::Passthrough,
+        (Protocol::Http, tls) => tls.unwrap_or(TlsMode::Inspect),
+        (Protocol::Grpc | Protocol::Graphql | Protocol::JsonRpc | Protocol::Mcp, tls) => {
+            if tls == Some(TlsMode::Passthrough) {
+                let help = "leave `tls` out, or write `protocol: http`".to_owned();
+                let what = "`tls: passthrough` cannot work with a protocol whose messages are judged";
+                r.error(trail, at, what, Some(help));
             }
-            mode
+            TlsMode::Inspect
         }
     }
 }

@@ -1,148 +1,123 @@
-//! Request rules, credentials and inference: the whole grammar is checked although nothing acts on it yet, so that a
-//! policy written for a later version fails here for what is wrong with it, and is never half obeyed.
+//! Request rules and inference. What a rule may name depends on the protocol of its endpoint.
 
 use super::{
-    fields::{Fields, Reader, Trail},
+    fields::{Fields, Reader, Trail, says_nothing},
     scalars,
 };
-use crate::yaml::{Node, Value};
+use crate::{
+    decision::Protocol,
+    glob::{Glob, PathGlob},
+    rule::{Key, Named, Rule},
+    yaml::{Node, Value},
+};
 
-/// `allow`, `deny`, `ask` of an endpoint. Returns how many rules there are.
-pub(crate) fn request_rules(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> usize {
-    r.each(trail, node, |r, trail, rule| {
-        let fields = r.fields(trail, rule, &["methods", "paths", "query", "headers"])?;
-        request_rule(r, trail, rule, fields);
-        Some(())
-    })
-    .len()
+/// The keys that rules of a protocol have.
+fn keys(protocol: Protocol) -> Vec<&'static str> {
+    let own = Key::of(protocol).iter().map(|(word, _)| *word);
+    let rest: &[&str] = match protocol {
+        Protocol::Http | Protocol::Tcp => &["methods", "paths", "query", "headers"],
+        // The path of a call is its service and method.
+        Protocol::Grpc => &["headers"],
+        Protocol::Graphql | Protocol::JsonRpc => &["paths", "headers"],
+        Protocol::Mcp => &["arguments", "paths", "headers"],
+    };
+    own.chain(rest.iter().copied()).collect()
 }
 
-fn request_rule(r: &mut Reader<'_>, trail: &Trail<'_>, rule: &Node, fields: Fields<'_>) {
-    let named = ["methods", "paths", "query", "headers"].iter().any(|k| fields.get(k).is_some());
-    if !named {
-        r.error(trail, rule.at, "a rule that names nothing", Some("name methods, paths, query or headers".to_owned()));
+/// `allow`, `deny` or `ask` of an endpoint, and how many entries there are, right or wrong.
+pub(crate) fn request_rules(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, of: Protocol) -> (Vec<Rule>, usize) {
+    let known = keys(of);
+    let mut count = 0;
+    let rules = r.each(trail, node, |r, trail, node| {
+        count += 1;
+        let fields = r.fields(trail, node, &known)?;
+        if !known.iter().any(|k| fields.get(k).is_some()) {
+            let help = format!("name at least one of {}", known.join(", "));
+            r.error(trail, node.at, "a rule that names nothing", Some(help));
+        }
+        Some(rule(r, trail, fields, of))
+    });
+    (rules, count)
+}
+
+fn rule(r: &mut Reader<'_>, trail: &Trail<'_>, fields: Fields<'_>, of: Protocol) -> Rule {
+    let mut rule = Rule {
+        id: trail.to_string().into(),
+        methods: None,
+        paths: None,
+        query: Vec::new(),
+        headers: Vec::new(),
+        operation: Vec::new(),
+        arguments: Vec::new(),
+    };
+    if of == Protocol::Http
+        && let Some(methods) = list(r, trail, fields, "methods", scalars::method)
+    {
+        let any = methods.iter().any(|m| m == "*");
+        rule.methods = (!any).then(|| methods.into_iter().map(String::into_boxed_str).collect());
     }
-    for (key, grammar) in [("methods", scalars::method as fn(&str) -> _), ("paths", scalars::path_glob)] {
-        if let Some(node) = fields.get(key) {
-            let trail = Trail::Key(trail, key);
-            r.each(&trail, node, |r, trail, item| r.parsed(trail, item, grammar));
-            empty_list(r, &trail, node);
+    rule.paths = list(r, trail, fields, "paths", scalars::path_glob)
+        .map(|paths| paths.iter().map(|p| PathGlob::new(p)).collect());
+    for (word, key) in Key::of(of) {
+        let grammar = match key {
+            Key::Operation => scalars::graphql_operation,
+            Key::Service | Key::Method | Key::Name | Key::Field | Key::Tool => scalars::value_glob,
+        };
+        if let Some(values) = list(r, trail, fields, word, grammar) {
+            rule.operation.push((*key, values.iter().map(|v| Glob::new(v)).collect()));
         }
     }
-    if let Some(node) = fields.get("query") {
-        globs(r, &Trail::Key(trail, "query"), node, scalars::value_glob);
-    }
-    if let Some(node) = fields.get("headers") {
-        globs(r, &Trail::Key(trail, "headers"), node, scalars::header_name);
-    }
+    let mut named = |key: &'static str, name: fn(&str) -> Result<(), String>| {
+        fields.get(key).map(|node| globs(r, &Trail::Key(trail, key), node, name)).unwrap_or_default()
+    };
+    rule.query = named("query", scalars::value_glob);
+    rule.headers = named("headers", scalars::header_name);
+    rule.arguments = named("arguments", scalars::value_glob);
+    rule
+}
+
+/// A list of texts.
+fn list(
+    r: &mut Reader<'_>,
+    trail: &Trail<'_>,
+    fields: Fields<'_>,
+    key: &'static str,
+    grammar: fn(&str) -> Result<(), String>,
+) -> Option<Vec<String>> {
+    let node = fields.get(key)?;
+    let trail = Trail::Key(trail, key);
+    empty_list(r, &trail, node);
+    Some(r.each(&trail, node, |r, trail, item| r.parsed(trail, item, |t| grammar(t).map(|()| t.to_owned()))))
 }
 
 /// An empty list in a rule could be read as "none" or as "any".
-fn empty_list(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) {
-    if super::fields::says_nothing(node) {
+pub(crate) fn empty_list(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) {
+    if says_nothing(node) {
         r.error(trail, node.at, "an empty list", Some("name at least one, or leave the key out for any".to_owned()));
     }
 }
 
 /// A map from names to a pattern or a list of patterns.
-fn globs(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, name: fn(&str) -> Result<(), String>) {
+fn globs(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, name: fn(&str) -> Result<(), String>) -> Vec<Named> {
+    let glob = |r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node| {
+        r.parsed(trail, node, |text| scalars::value_glob(text).map(|()| Glob::new(text)))
+    };
+    let mut found = Vec::new();
     for (key, value) in r.map(trail, node).unwrap_or_default() {
         let trail = Trail::Key(trail, &key.text);
         if let Err(why) = name(&key.text) {
             r.error(&trail, key.at, why, None);
         }
-        match &value.value {
+        let patterns = match &value.value {
             Value::List(_) => {
-                r.each(&trail, value, |r, trail, item| r.parsed(trail, item, scalars::value_glob));
+                empty_list(r, &trail, value);
+                r.each(&trail, value, glob)
             }
-            _ => {
-                r.parsed(&trail, value, scalars::value_glob);
-            }
-        }
+            _ => glob(r, &trail, value).into_iter().collect(),
+        };
+        found.push((key.text.as_str().into(), patterns));
     }
-}
-
-/// `limits` of an endpoint.
-pub(crate) fn endpoint_limits(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) {
-    let Some(fields) = r.fields(trail, node, &["requests_per_minute", "request_body"]) else { return };
-    if let Some(node) = fields.get("requests_per_minute") {
-        r.number(&Trail::Key(trail, "requests_per_minute"), node, 1..=1_000_000);
-    }
-    if let Some(node) = fields.get("request_body") {
-        r.parsed(&Trail::Key(trail, "request_body"), node, scalars::size);
-    }
-}
-
-/// `binaries` of an endpoint: absolute paths, or a map with a pin.
-pub(crate) fn binary(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<()> {
-    let absolute = |text: &str| match scalars::path(text)? {
-        path if path.is_absolute() => Ok(()),
-        _ => Err("not an absolute path".to_owned()),
-    };
-    if !matches!(node.value, Value::Map(_)) {
-        return r.parsed(trail, node, absolute);
-    }
-    let fields = r.fields(trail, node, &["path", "sha256"])?;
-    match fields.get("path") {
-        Some(path) => r.parsed(&Trail::Key(trail, "path"), path, absolute)?,
-        None => r.error(trail, node.at, "`path` is missing", None),
-    }
-    if let Some(hash) = fields.get("sha256") {
-        r.parsed(&Trail::Key(trail, "sha256"), hash, |text| {
-            let fits = text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            if fits { Ok(()) } else { Err("not 64 lower-case hexadecimal digits".to_owned()) }
-        });
-    }
-    Some(())
-}
-
-/// `credentials`.
-pub(crate) fn credentials(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) {
-    for (key, node) in r.map(trail, node).unwrap_or_default() {
-        r.name(trail, key);
-        credential(r, &Trail::Key(trail, &key.text), node);
-    }
-}
-
-fn credential(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) {
-    const STORES: [&str; 7] =
-        ["env", "file", "aws-secretsmanager", "vault", "gcp-secretmanager", "kubernetes", "gateway"];
-    let Some(fields) = r.fields(trail, node, &["env", "source", "inject", "approval"]) else { return };
-    required(r, trail, node, fields, &["env", "source", "inject"]);
-    if let Some(node) = fields.get("env") {
-        r.parsed(&Trail::Key(trail, "env"), node, scalars::env_name);
-    }
-    if let Some(node) = fields.get("source") {
-        r.parsed(&Trail::Key(trail, "source"), node, |text| match text.split_once(':') {
-            Some((store, rest)) if STORES.contains(&store) && !rest.is_empty() => Ok(()),
-            Some((store, _)) if !STORES.contains(&store) => Err(match crate::diagnostic::nearest(store, STORES) {
-                Some(word) => format!("unknown store; did you mean `{word}:`?"),
-                None => format!("unknown store; one of {}", STORES.join(", ")),
-            }),
-            _ => Err("write STORE:NAME, such as env:GITHUB_TOKEN".to_owned()),
-        });
-    }
-    if let Some(node) = fields.get("inject") {
-        inject(r, &Trail::Key(trail, "inject"), node);
-    }
-    if let Some(node) = fields.get("approval") {
-        let words = [("never", ()), ("first-use", ()), ("every-use", ())];
-        r.word(&Trail::Key(trail, "approval"), node, "approval", &words);
-    }
-}
-
-fn inject(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) {
-    let Some(fields) = r.fields(trail, node, &["header", "value"]) else { return };
-    required(r, trail, node, fields, &["header", "value"]);
-    if let Some(node) = fields.get("header") {
-        r.parsed(&Trail::Key(trail, "header"), node, scalars::header_name);
-    }
-    if let Some(node) = fields.get("value") {
-        r.parsed(&Trail::Key(trail, "value"), node, |text| match text.matches("{secret}").count() {
-            1 => scalars::value_glob(text),
-            _ => Err("must hold `{secret}` once: that is where the value goes".to_owned()),
-        });
-    }
+    found
 }
 
 /// `inference`.
@@ -171,7 +146,7 @@ pub(crate) fn inference(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) {
     });
 }
 
-fn required(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, fields: Fields<'_>, keys: &[&str]) {
+pub(crate) fn required(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, fields: Fields<'_>, keys: &[&str]) {
     for key in keys.iter().filter(|key| fields.get(key).is_none()) {
         r.error(trail, node.at, format!("`{key}` is missing"), None);
     }

@@ -97,6 +97,28 @@ pub(crate) fn path_glob(text: &str) -> Result<(), String> {
     Err(why.to_owned())
 }
 
+/// A kind of GraphQL operation.
+pub(crate) fn graphql_operation(text: &str) -> Result<(), String> {
+    match text {
+        "query" | "mutation" | "subscription" => Ok(()),
+        _ => Err("one of query, mutation, subscription".to_owned()),
+    }
+}
+
+/// A SHA-256 in hexadecimal.
+pub(crate) fn sha256(text: &str) -> Result<[u8; 32], String> {
+    let wrong = || "not 64 lower-case hexadecimal digits".to_owned();
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err(wrong());
+    }
+    let mut hash = [0; 32];
+    for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+    }
+    Ok(hash)
+}
+
 /// A pattern of a header or query value.
 pub(crate) fn value_glob(text: &str) -> Result<(), String> {
     if text.len() <= MAX_PATH && !text.contains(char::is_control) {

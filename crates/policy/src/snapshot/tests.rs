@@ -1,7 +1,7 @@
 use stockade_types::{Authority, Port};
 
 use super::*;
-use crate::decision::Door;
+use crate::decision::{Door, TlsMode};
 
 fn policy(network: &str) -> Policy {
     Policy::parse(&[Source::new("p.yaml", format!("version: 1\nnetwork:\n  endpoints:\n{network}"))])
@@ -19,7 +19,7 @@ fn with_module(network: &str, module: &str, posture: Posture) -> Result<Snapshot
 
 fn intent(authority: &str) -> Intent {
     let Authority { host, port } = Authority::parse(authority, None).unwrap();
-    Intent { door: Door::Connect, host, port }
+    Intent::new(Door::Connect, host, port)
 }
 
 fn permit(snapshot: &Snapshot, authority: &str) -> Permit {

@@ -1,0 +1,409 @@
+use stockade_types::{Authority, Generation};
+
+use super::*;
+use crate::{Door, Policy, Source, Verdict};
+
+fn snapshot(endpoint: &str) -> Snapshot {
+    with(endpoint, &[], Posture::Enforce)
+}
+
+fn with(endpoint: &str, modules: &[Source], posture: Posture) -> Snapshot {
+    let text = format!("version: 1\nnetwork:\n  endpoints:\n    api: {{hosts: [a.test.example], {endpoint}}}\n");
+    let policy = Policy::parse(&[Source::new("p.yaml", text)]).unwrap_or_else(|e| panic!("{e}"));
+    Snapshot::compile(&policy, modules, Generation::FIRST, posture).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn permit(snapshot: &Snapshot) -> Permit {
+    let Authority { host, port } = Authority::parse("a.test.example:443", None).unwrap();
+    match snapshot.authorize(&Intent::new(Door::Connect, host, port)) {
+        Verdict::Allow(permit) => permit,
+        Verdict::Deny(denial) => panic!("{denial:?}"),
+    }
+}
+
+/// `GET /path?k=v&k=w`, then header fields.
+fn request(line: &str, headers: &[(&str, &str)]) -> Request {
+    let (method, target) = line.split_once(' ').unwrap();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let pair = |t: &str| t.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+    Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query: query.split('&').filter_map(pair).collect(),
+        headers: headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        operations: Vec::new(),
+    }
+}
+
+fn ask(snapshot: &Snapshot, line: &str) -> Result<Option<String>, (Reason, String)> {
+    asked(snapshot, &request(line, &[]))
+}
+
+fn asked(snapshot: &Snapshot, request: &Request) -> Result<Option<String>, (Reason, String)> {
+    let permit = permit(snapshot);
+    let first = answer(snapshot.authorize_request(&permit, request));
+    // What is remembered is what was decided.
+    assert_eq!(answer(snapshot.authorize_request(&permit, request)), first);
+    first
+}
+
+fn answer(verdict: RequestVerdict) -> Result<Option<String>, (Reason, String)> {
+    match verdict {
+        RequestVerdict::Allow(permit) => Ok(permit.rule().map(str::to_owned)),
+        RequestVerdict::Deny(denial) => Err((denial.reason, denial.rule)),
+    }
+}
+
+const API: &str = "network.endpoints.api";
+
+#[test]
+fn without_rules_every_request_is_allowed() {
+    for s in [snapshot("ports: [443]"), snapshot("deny: []")] {
+        assert_eq!(ask(&s, "DELETE /x/../y"), Ok(None));
+        // What is no path cannot be judged.
+        assert_eq!(ask(&s, "GET *").unwrap_err().0, Reason::L7);
+        assert_eq!(ask(&s, "OPTIONS *"), Ok(None));
+    }
+}
+
+#[test]
+fn an_empty_allow_allows_nothing() {
+    assert_eq!(ask(&snapshot("allow: []"), "GET /"), Err((Reason::L7, format!("{API}.allow"))));
+}
+
+#[test]
+fn allow_covers_and_deny_wins() {
+    let s = snapshot(
+        "allow: [{methods: [GET, HEAD], paths: [/repos/**]}, {methods: ['*'], paths: [/gists/*]}], \
+         deny: [{paths: ['/repos/*/*/settings/**']}, {methods: [HEAD], paths: [/repos/private]}]",
+    );
+    let allowed = |i: usize| Ok(Some(format!("{API}.allow[{i}]")));
+    let denied = |i: usize| Err((Reason::PolicyDeny, format!("{API}.deny[{i}]")));
+    let not = || Err((Reason::L7, format!("{API}.allow")));
+    for (line, want) in [
+        ("GET /repos/a/b", allowed(0)),
+        ("HEAD /repos", allowed(0)),
+        ("POST /repos/a/b", not()),
+        ("get /repos/a/b", not()),
+        ("PURGE /gists/1", allowed(1)),
+        ("GET /gists/1/x", not()),
+        ("GET /", not()),
+        ("GET /repos/a/b/settings", denied(0)),
+        ("DELETE /repos/a/b/settings/x", denied(0)),
+        ("HEAD /repos/private", denied(1)),
+        ("GET /repos/private", allowed(0)),
+    ] {
+        assert_eq!(ask(&s, line), want, "{line}");
+    }
+}
+
+#[test]
+fn every_value_of_a_parameter_must_match_and_one_is_enough_to_deny() {
+    let s = snapshot("allow: [{query: {page: ['1*', '2']}}], deny: [{query: {debug: '*'}}]");
+    for (line, want) in [
+        ("GET /", true),
+        ("GET /?page=10", true),
+        ("GET /?page=2&other=x", true),
+        ("GET /?page=1&page=3", false),
+        ("GET /?page=", false),
+        ("GET /?page=1&debug=", false),
+    ] {
+        assert_eq!(ask(&s, line).is_ok(), want, "{line}");
+    }
+}
+
+#[test]
+fn a_named_header_must_be_there_and_every_value_match() {
+    let s = snapshot("allow: [{headers: {accept: 'application/*'}}], deny: [{headers: {x-trace: on}}]");
+    let s = &s;
+    for (headers, want) in [
+        (&[][..], false),
+        (&[("accept", "application/json")][..], true),
+        (&[("accept", "application/json"), ("accept", "text/html")], false),
+        (&[("accept", "application/json"), ("x-trace", "on")], false),
+        (&[("accept", "application/json"), ("x-trace", "off")], true),
+    ] {
+        assert_eq!(asked(s, &request("GET /", headers)).is_ok(), want, "{headers:?}");
+    }
+}
+
+#[test]
+fn audit_and_learning_let_through_what_they_record() {
+    for s in
+        [snapshot("mode: audit, allow: [{methods: [GET]}]"), with("allow: [{methods: [GET]}]", &[], Posture::Learn)]
+    {
+        let (permit, asked) = (permit(&s), request("POST /x", &[]));
+        let RequestVerdict::Allow(given) = s.authorize_request(&permit, &asked) else { panic!() };
+        assert_eq!((given.would_deny().unwrap().reason, given.rule()), (Reason::L7, None));
+        assert_eq!(given.permit().terms().endpoint, "api");
+        let RequestVerdict::Allow(given) = s.authorize_request(&permit, &request("GET /x", &[])) else { panic!() };
+        assert_eq!((given.would_deny(), given.rule()), (None, Some("network.endpoints.api.allow[0]")));
+    }
+    let s = with("ports: [443]", &[], Posture::Learn);
+    let Authority { host, port } = Authority::parse("b.test.example:443", None).unwrap();
+    let Verdict::Allow(learned) = s.authorize(&Intent::new(Door::Connect, host, port)) else { panic!() };
+    let RequestVerdict::Allow(given) = s.authorize_request(&learned, &request("GET /x", &[])) else { panic!() };
+    assert_eq!(given.would_deny().unwrap().reason, Reason::NoPolicy);
+}
+
+#[test]
+fn a_permit_of_another_snapshot_is_stale() {
+    let (a, b) = (snapshot("ports: [443]"), snapshot("ports: [443]"));
+    for (s, p) in [(&a, permit(&b)), (&b, permit(&a)), (&with("ports: [443]", &[], Posture::Learn), permit(&a))] {
+        let RequestVerdict::Deny(d) = s.authorize_request(&p, &request("GET /", &[])) else { panic!() };
+        assert_eq!(d.reason, Reason::StaleGeneration);
+    }
+}
+
+#[test]
+fn user_modules_see_the_request() {
+    let module = |rules: &str| [Source::new("m.rego", format!("package stockade.custom\n{rules}\n"))];
+    let rules = "deny contains msg if {\n\tinput.kind == \"request\"\n\tsome [\"x-team\", team] in input.request.headers\n\tteam != \"a\"\n\tmsg := sprintf(\"%s %s by %s on %s\", [input.request.method, input.request.segments[0], team, input.destination.host])\n}";
+    let s = with("allow: [{paths: [/a/**]}]", &module(rules), Posture::Enforce);
+    let given = permit(&s);
+    let RequestVerdict::Deny(d) = s.authorize_request(&given, &request("GET /a/b", &[("x-team", "b")])) else {
+        panic!()
+    };
+    assert_eq!((d.reason, d.rule.as_str()), (Reason::CustomDeny, "rego.deny"));
+    assert_eq!(d.detail, "a Rego rule denies GET /a/b: GET a by b on a.test.example");
+    assert!(asked(&s, &request("GET /a/b", &[("x-team", "a")])).is_ok());
+    // They take away and never add.
+    assert_eq!(ask(&s, "GET /b").unwrap_err().0, Reason::L7);
+    // An error is not silence, and is not remembered.
+    let failing =
+        "deny contains \"x\" if {\n\tinput.request.path == \"/a/b\"\n\t1 / (input.destination.port - 443) > 0\n}";
+    let s = with("ports: [443]", &module(failing), Posture::Enforce);
+    assert_eq!(ask(&s, "GET /a/b").unwrap_err().0, Reason::EngineError);
+    assert_eq!((ask(&s, "GET /a"), s.requests.len()), (Ok(None), 1));
+    // What fails for any request is found when it is loaded.
+    let broken = module("deny contains \"x\" if input.request.method / 2 == 1");
+    let text = "version: 1\nnetwork: {endpoints: {a: {hosts: [a.test.example]}}}";
+    let policy = Policy::parse(&[Source::new("p.yaml", text)]).unwrap();
+    let text = Snapshot::compile(&policy, &broken, Generation::FIRST, Posture::Enforce).unwrap_err().to_string();
+    assert!(text.contains("`deny` fails for GET https://example.com/"), "{text}");
+}
+
+#[test]
+fn suggestions_allow_what_was_denied() {
+    let s = snapshot("allow: [{methods: [GET], paths: [/only]}]");
+    for line in ["POST /repos/a/b", "DELETE /a%2Fb/~x:y,z'\"", "GET /true", "GET /a,b]}", "GET /#x%20{", "GET /a*b"] {
+        let asked = request(line, &[]);
+        let RequestVerdict::Deny(d) = s.authorize_request(&permit(&s), &asked) else { panic!("{line}") };
+        let Some(text) = d.suggestion else {
+            assert!(line.contains('#'), "{line}");
+            continue;
+        };
+        let (_, rule) = text.split_once("- ").unwrap();
+        assert_eq!(ask(&snapshot(&format!("allow: [{rule}]")), line), Ok(Some(format!("{API}.allow[0]"))), "{text}");
+        assert_eq!(ask(&snapshot(&format!("allow: [{rule}]")), "GET /only").unwrap_err().0, Reason::L7);
+    }
+    let RequestVerdict::Deny(d) = s.authorize_request(&permit(&s), &request("get /x", &[])) else { panic!() };
+    assert_eq!(d.suggestion, None);
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let s = snapshot("allow: [{paths: [/a/*]}]");
+    let p = permit(&s);
+    let long = request(&format!("GET /a/{}", "x".repeat(MAX_KEY)), &[]);
+    assert!(answer(s.authorize_request(&p, &long)).is_ok());
+    assert_eq!(s.requests.len(), 0);
+    for i in 0..2 * CACHED {
+        assert!(answer(s.authorize_request(&p, &request(&format!("GET /a/{i}"), &[]))).is_ok());
+    }
+    assert!(s.requests.len() <= CACHED);
+}
+
+mod operations {
+    use stockade_l7::{GraphQl, GraphQlKind, Mcp};
+
+    use super::*;
+
+    fn with_operations(s: &Snapshot, operations: Vec<Operation>) -> bool {
+        asked(s, &Request { operations, ..request("POST /rpc", &[]) }).is_ok()
+    }
+
+    fn grpc(service: &str, method: &str) -> Operation {
+        Operation::Grpc { service: service.to_owned(), method: method.to_owned() }
+    }
+
+    fn call(method: &str) -> Operation {
+        Operation::JsonRpc { method: method.to_owned(), notification: false }
+    }
+
+    fn graphql(kind: GraphQlKind, name: Option<&str>, fields: &[&str]) -> Operation {
+        let fields = fields.iter().map(ToString::to_string).collect();
+        Operation::GraphQl(GraphQl { kind, name: name.map(str::to_owned), fields })
+    }
+
+    fn tool(name: &str, arguments: &[(&str, &str)]) -> Operation {
+        let arguments = arguments.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Operation::Mcp(Mcp { method: "tools/call".to_owned(), tool: Some(name.to_owned()), name: None, arguments })
+    }
+
+    #[test]
+    fn grpc_rules() {
+        let s = snapshot(
+            "protocol: grpc, allow: [{services: [a.v1.*], methods: [Get*, List*]}, {services: [health.Health]}], \
+             deny: [{methods: [GetSecret]}]",
+        );
+        for (service, method, want) in [
+            ("a.v1.Users", "GetUser", true),
+            ("a.v1.Users", "DeleteUser", false),
+            ("a.v1.Users", "GetSecret", false),
+            ("b.v1.Users", "GetUser", false),
+            ("health.Health", "Watch", true),
+        ] {
+            assert_eq!(with_operations(&s, vec![grpc(service, method)]), want, "{service}/{method}");
+        }
+    }
+
+    #[test]
+    fn every_operation_must_be_allowed_and_none_denied() {
+        let s = snapshot(
+            "protocol: jsonrpc, allow: [{methods: [eth_*]}, {methods: [net_version]}], deny: [{methods: [eth_sign]}]",
+        );
+        for (methods, want) in [
+            (&["eth_call"][..], true),
+            (&["eth_call", "net_version"], true),
+            (&["eth_call", "admin_peers"], false),
+            (&["eth_call", "eth_sign"], false),
+            (&[], false),
+        ] {
+            assert_eq!(with_operations(&s, methods.iter().map(|m| call(m)).collect()), want, "{methods:?}");
+        }
+    }
+
+    #[test]
+    fn graphql_rules() {
+        use GraphQlKind::{Mutation, Query};
+        let s = snapshot(
+            "protocol: graphql, allow: [{operations: [query], fields: [user, repo*]}, {operations: [mutation], names: [Star]}], \
+             deny: [{fields: [secrets]}]",
+        );
+        for (operation, want) in [
+            (graphql(Query, None, &["user", "repository"]), true),
+            (graphql(Query, None, &["user", "viewer"]), false),
+            (graphql(Mutation, None, &["user"]), false),
+            (graphql(Mutation, Some("Star"), &["addStar"]), true),
+            (graphql(Mutation, Some("Star"), &["addStar", "secrets"]), false),
+        ] {
+            assert_eq!(with_operations(&s, vec![operation.clone()]), want, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn mcp_rules() {
+        let s = snapshot(
+            "protocol: mcp, allow: [{methods: [initialize, tools/list]}, {tools: [read_file], arguments: {path: '/w/*'}}, {tools: [search]}], \
+             deny: [{arguments: {path: ['*..*', '*/.env']}}, {tools: [search], arguments: {q: '*password*'}}]",
+        );
+        let plain = |method: &str| {
+            Operation::Mcp(Mcp { method: method.to_owned(), tool: None, name: None, arguments: Vec::new() })
+        };
+        for (operation, want) in [
+            (plain("initialize"), true),
+            (plain("resources/read"), false),
+            (tool("read_file", &[("path", "/w/a")]), true),
+            (tool("read_file", &[("path.0", "/w/a"), ("path.1", "/etc/passwd")]), false),
+            (tool("read_file", &[("path", "/w/../etc")]), false),
+            (tool("read_file", &[("path", "/w/.env")]), false),
+            (tool("read_file", &[]), false),
+            (tool("read_file", &[("paths", "/w/a")]), false),
+            (tool("write_file", &[("path", "/w/a")]), false),
+            (tool("search", &[]), true),
+            (tool("search", &[("q.all", "a password")]), false),
+        ] {
+            assert_eq!(with_operations(&s, vec![operation.clone()]), want, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_read_is_denied_even_without_rules() {
+        for protocol in ["grpc", "graphql", "jsonrpc", "mcp"] {
+            let s = snapshot(&format!("protocol: {protocol}"));
+            assert!(!with_operations(&s, Vec::new()), "{protocol}");
+            // Nor is what another protocol's reader read.
+            let foreign = if protocol == "grpc" { call("x") } else { grpc("a", "b") };
+            assert!(!with_operations(&s, vec![foreign]), "{protocol}");
+        }
+        assert!(with_operations(&snapshot("protocol: grpc"), vec![grpc("a", "b")]));
+    }
+}
+
+mod invisible {
+    //! Neither the narrowing nor what is remembered changes a verdict: each is compared with Rego over every rule.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule() -> impl Strategy<Value = String> {
+        let path = "(/(a|b|\\*|\\*\\*|a\\*)){1,3}";
+        let all = (
+            prop::option::of(prop::sample::subsequence(vec!["GET", "POST", "HEAD"], 1..3)),
+            prop::option::of(prop::collection::vec(path, 1..3)),
+            prop::option::of("(a|b|\\*|a\\*)"),
+            prop::option::of("(a|b|\\*)"),
+        );
+        all.prop_map(|(methods, paths, query, header)| {
+            let mut keys = Vec::new();
+            keys.extend(methods.map(|m| format!("methods: [{}]", m.join(", "))));
+            keys.extend(paths.map(|p| format!("paths: ['{}']", p.join("', '"))));
+            keys.extend(query.map(|q| format!("query: {{q: '{q}'}}")));
+            keys.extend(header.map(|h| format!("headers: {{h: '{h}'}}")));
+            if keys.is_empty() { "{methods: ['*']}".to_owned() } else { format!("{{{}}}", keys.join(", ")) }
+        })
+    }
+
+    fn rules(most: usize) -> impl Strategy<Value = String> {
+        prop::collection::vec(rule(), 0..most).prop_map(|all| format!("[{}]", all.join(", ")))
+    }
+
+    fn any_request() -> impl Strategy<Value = Request> {
+        let value = "[ab]{0,2}";
+        let pairs = |name: &'static str| prop::collection::vec(value.prop_map(move |v| (name.to_owned(), v)), 0..3);
+        ("(GET|POST|HEAD|PUT)", "(/(a|b|ab|)){1,4}", pairs("q"), pairs("h"))
+            .prop_map(|(method, path, query, headers)| Request { method, path, query, headers, operations: Vec::new() })
+    }
+
+    fn decided(s: &Snapshot, rows: Rows, request: &Request) -> Result<Option<String>, (Reason, String)> {
+        match s.decide_request((&s.endpoints[0], None), request, rows).unwrap() {
+            Outcome::Allow { rule, .. } => Ok(rule.map(|r| r.to_string())),
+            Outcome::Deny(d) => Err((d.reason, d.rule.clone())),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn narrowing_and_memory(allow in prop::option::of(rules(8)), deny in rules(4), all in prop::collection::vec(any_request(), 1..16), more in rule()) {
+            let text = |allow: &Option<String>| {
+                let allow = allow.as_ref().map(|a| format!("allow: {a}, ")).unwrap_or_default();
+                format!("{allow}deny: {deny}")
+            };
+            let s = snapshot(&text(&allow));
+            let wider = allow.as_ref().map(|a| {
+                let (head, _) = a.rsplit_once(']').unwrap();
+                let comma = if head == "[" { "" } else { ", " };
+                snapshot(&text(&Some(format!("{head}{comma}{more}]"))))
+            });
+            let permit = permit(&s);
+            for request in all.iter().chain(&all) {
+                let view = View::new(request);
+                let scanned = decided(&s, s.matchers[0].all(&view), request);
+                let narrowed = decided(&s, s.matchers[0].candidates(&view), request);
+                let answered = answer(s.authorize_request(&permit, request));
+                prop_assert_eq!(&scanned, &narrowed, "{:?} by {}", request, text(&allow));
+                prop_assert_eq!(&scanned, &answered, "{:?} by {}", request, text(&allow));
+                // Deny wins: with the same rules and no `allow`, what is denied stays denied.
+                let open = decided(&snapshot(&text(&None)), s.matchers[0].all(&view), request);
+                prop_assert_eq!(matches!(open, Err((Reason::PolicyDeny, _))), matches!(scanned, Err((Reason::PolicyDeny, _))));
+                // A rule more in `allow` takes nothing away.
+                if let (Some(wider), Ok(_)) = (&wider, &scanned) {
+                    prop_assert!(asked(wider, request).is_ok(), "{:?} by {} and {}", request, text(&allow), more);
+                }
+            }
+        }
+    }
+}
