@@ -13,9 +13,10 @@ use std::{
 };
 
 use stockade_audit::{Audit, Settings};
-use stockade_egress::{Config, Deps, Listeners, System};
+use stockade_egress::{Config, Deps, Listeners, System, Tls};
 use stockade_policy::{Policy, Posture, Snapshot, Source};
 use stockade_testkit::outer::Outer;
+use stockade_tls::{Ca, Connector, Interceptor, Roots};
 use stockade_types::{Generation, SandboxId};
 
 const POLICY: &str = "
@@ -57,7 +58,15 @@ fn door(runtime: &tokio::runtime::Runtime) -> SocketAddr {
     let snapshot = Snapshot::compile(&policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
     let (sender, policy) = tokio::sync::watch::channel(Arc::new(snapshot));
     let (audit, writer) = Audit::start(Settings::new(SandboxId::from_random([1; 8]))).unwrap();
-    let door = Config::default().build(Deps { policy, audit, resolver: Arc::new(System::from_host().unwrap()) });
+    let door = Config::default().build(Deps {
+        policy,
+        audit,
+        resolver: Arc::new(System::from_host().unwrap()),
+        tls: Tls {
+            interceptor: Interceptor::new(Ca::new(std::time::SystemTime::now()).unwrap()).unwrap(),
+            connector: Connector::new(&Roots::system().unwrap()).unwrap(),
+        },
+    });
     let proxy = TcpListener::bind("127.0.0.1:3128").unwrap();
     let address = proxy.local_addr().unwrap();
     let dns_udp = vec![UdpSocket::bind("127.0.0.1:53").unwrap()];

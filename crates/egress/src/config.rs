@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use stockade_audit::Audit;
 use stockade_policy::Snapshot;
+use stockade_tls::{Connector, Interceptor};
 use tokio::sync::watch;
 
 use crate::{door::Door, resolver::Resolve};
@@ -56,6 +57,8 @@ pub struct Timers {
     pub keep_alive: Duration,
     /// First bytes of a tunnel, from the first one to a complete ClientHello.
     pub opening: Duration,
+    /// One TLS handshake, on either side.
+    pub handshake: Duration,
     /// How long a refused transparent connection is listened to, to answer in its own protocol.
     pub refusal: Duration,
     /// No byte in either direction.
@@ -99,6 +102,7 @@ impl Default for Config {
             timers: Timers {
                 keep_alive: Duration::from_secs(60),
                 opening: Duration::from_secs(10),
+                handshake: Duration::from_secs(10),
                 refusal: Duration::from_millis(250),
                 idle: Duration::from_secs(3600),
                 half_closed: Duration::from_secs(300),
@@ -126,6 +130,17 @@ pub struct Deps {
     pub audit: Audit,
     /// Names to addresses, outside the sandbox.
     pub resolver: Arc<dyn Resolve>,
+    /// TLS towards the command and towards origins.
+    pub tls: Tls,
+}
+
+/// TLS of both sides.
+#[derive(Debug)]
+pub struct Tls {
+    /// Certificates that the command is shown.
+    pub interceptor: Interceptor,
+    /// How origins are verified.
+    pub connector: Connector,
 }
 
 impl Config {

@@ -19,15 +19,19 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, Deps},
+    config::{Config, Deps, Tls},
     dns::{self, pool::Pool},
-    http::{self, session},
+    http::{self, rate::Rates, session, stream::Stream},
     record::{self, Facts},
     relay::Pipes,
     rescue::Refusal,
     resolver::Resolve,
     transparent,
+    upstream::Origins,
 };
+
+/// How often connections at rest are looked through.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Rest before accepting again when the machine has no descriptor or memory for a connection.
 const RECOVERY: Duration = Duration::from_millis(20);
@@ -88,6 +92,9 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) pool: Pool,
     pub(crate) pipes: Pipes,
+    pub(crate) tls: Tls,
+    pub(crate) origins: Origins,
+    pub(crate) rates: Rates,
     /// Connections that may be open at once.
     places: usize,
     active: AtomicUsize,
@@ -112,7 +119,7 @@ pub struct Door(Arc<Shared>);
 
 impl Door {
     pub(crate) fn new(config: Config, deps: Deps) -> Self {
-        let Deps { policy, audit, resolver } = deps;
+        let Deps { policy, audit, resolver, tls } = deps;
         let pool = Pool::new(config.dns.literal_names, config.dns.wildcard_names);
         Self(Arc::new(Shared {
             places: config.connections.min(descriptors() / PER_CONNECTION),
@@ -120,8 +127,11 @@ impl Door {
             policy,
             audit,
             resolver,
+            tls,
             pool,
             pipes: Pipes::default(),
+            origins: Origins::default(),
+            rates: Rates::default(),
             active: AtomicUsize::new(0),
             total: AtomicU64::new(0),
             denied: AtomicU64::new(0),
@@ -163,6 +173,13 @@ impl Door {
             let listener = tcp("transparent", listener)?;
             tasks.spawn(Arc::clone(shared).accept_all(listener, Front::Transparent));
         }
+        let origins = Arc::clone(shared);
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                origins.origins.sweep();
+            }
+        });
         let dns = dns::Server::new(Arc::clone(shared));
         for listener in listeners.dns_tcp {
             let (server, listener) = (Arc::clone(&dns), tcp("DNS over TCP", listener)?);
@@ -248,7 +265,7 @@ async fn serve(place: Place, stream: TcpStream, front: Front) {
     match front {
         // Boxed, so that a connection of one kind does not keep the room that the other needs.
         Front::Transparent => Box::pin(transparent::serve(shared, stream)).await,
-        Front::Connect | Front::Forward => http::serve(shared, stream, &[], session::Front::Proxy).await,
+        Front::Connect | Front::Forward => http::serve(shared, Stream::Tcp(stream), &[], session::Front::Proxy).await,
     }
     drop(place);
 }

@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use stockade_policy::{Denial, Intent, Permit, Snapshot, Verdict};
+use stockade_policy::{
+    Denial, Intent, Permit, Protocol, Request, RequestPermit, RequestVerdict, Snapshot, TlsMode, Verdict,
+};
 use stockade_types::Reason;
 use tokio::{net::TcpStream, sync::watch};
 
@@ -21,6 +23,8 @@ pub(crate) struct Grant {
     permit: Permit,
     /// The address dialled, once there is one.
     addr: Option<IpAddr>,
+    /// The snapshot that gave the permit, so that requests are decided by the same.
+    snapshot: Arc<Snapshot>,
     /// Has seen the snapshot that gave the permit, and no later one.
     policy: watch::Receiver<Arc<Snapshot>>,
     config: Arc<Config>,
@@ -36,7 +40,7 @@ impl Grant {
         let snapshot = Arc::clone(&policy.borrow_and_update());
         match snapshot.authorize(&intent) {
             Verdict::Allow(permit) => {
-                Ok(Self { intent, permit, addr: None, policy, config: Arc::clone(&shared.config) })
+                Ok(Self { intent, permit, addr: None, snapshot, policy, config: Arc::clone(&shared.config) })
             }
             Verdict::Deny(denial) => Err((intent, Refusal::Policy(Box::new(denial)))),
         }
@@ -52,6 +56,30 @@ impl Grant {
 
     pub(crate) fn addr(&self) -> Option<IpAddr> {
         self.addr
+    }
+
+    /// Whether TLS ends here and requests are judged.
+    pub(crate) fn intercepts(&self) -> bool {
+        let terms = self.permit.terms();
+        terms.protocol != Protocol::Tcp && terms.tls == TlsMode::Inspect
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Notes the address that a kept connection goes to.
+    pub(crate) fn reached(&mut self, addr: IpAddr) {
+        self.addr = Some(addr);
+    }
+
+    /// Asks the policy about one request: the policy in force, if the connection is still allowed by it.
+    pub(crate) fn authorize(&mut self, request: &Request) -> Result<RequestPermit, Refusal> {
+        self.check()?;
+        match self.snapshot.authorize_request(&self.permit, request) {
+            RequestVerdict::Allow(permit) => Ok(permit),
+            RequestVerdict::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
+        }
     }
 
     pub(crate) fn facts(&self) -> Facts<'_> {
@@ -87,7 +115,7 @@ impl Grant {
         if narrowed || moved {
             return Err(Refusal::Stale(Box::new(changed_terms(&permit))));
         }
-        self.permit = permit;
+        (self.permit, self.snapshot) = (permit, snapshot);
         Ok(())
     }
 

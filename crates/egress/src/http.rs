@@ -1,12 +1,16 @@
-//! HTTP/1.1: the proxy's own requests, and plain HTTP inside permitted connections. One session per connection, one
-//! pipeline for both.
+//! HTTP: the proxy's own requests, and those inside permitted connections. One session per connection, one pipeline
+//! for all.
 
 use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     door::Shared,
@@ -17,17 +21,29 @@ use crate::{
 };
 
 pub(crate) mod body;
+mod canonical;
 mod chunked;
 pub(crate) mod forward;
 pub(crate) mod guard;
 pub(crate) mod head;
+pub(crate) mod outgoing;
+pub(crate) mod rate;
 pub(crate) mod session;
+mod socket;
+pub(crate) mod stream;
 
-use guard::Guard;
-use session::{Front, Session};
+use guard::{Guard, Link};
+use session::{Front, Opened, Session};
+use socket::Socket;
+use stream::Stream;
 
 /// Bytes the server may buffer besides a head: room for one whole head, and hyper's own minimum.
 const SLACK: usize = 8 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS: u32 = 128;
+/// Bytes that a client may send on one HTTP/2 stream, and on all of a connection, before they are passed on.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// What a connection turned into.
 enum End {
@@ -35,10 +51,12 @@ enum End {
     Over(Guard),
     /// A CONNECT was answered with 200.
     Tunnel(Guard, bytes::Bytes, Box<Tunnel>),
+    /// A WebSocket was asked for and answered with 101.
+    Socket(Guard, bytes::Bytes, Box<Socket>),
 }
 
-/// Serves one connection: requests, and the tunnel that one of them may open. `first` was read already.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, first: &[u8], front: Front) {
+/// Serves one HTTP/1 connection: requests, and the tunnel that one of them may open. `first` was read already.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, first: &[u8], front: Front) {
     let guard = Guard::new(stream, first, front.surface(), shared.config.head, shared.config.timers);
     let session = Arc::new(Session::new(Arc::clone(&shared), front, guard.link()));
     // Each phase has a box of its own, so that a tunnel at rest does not keep the HTTP server's room.
@@ -48,15 +66,22 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, first: &[u8], 
             let (stream, first) = unread(guard, read);
             Box::pin(tunnel::run(shared, stream, first, *tunnel)).await;
         }
+        Some(End::Socket(guard, read, opened)) => {
+            drop(session);
+            let (stream, rest) = guard.into_parts();
+            let first = [&read[..], &rest].concat().into();
+            Box::pin(socket::carry(&shared, stream, first, *opened)).await;
+        }
         Some(End::Over(guard)) => {
             let refused = session.closing_refusal();
             let (stream, _) = guard.into_parts();
-            if let Some(refusal) = refused {
+            let word = refused.map_or_else(Vec::new, |refusal| {
                 let generation = shared.policy().generation();
+                shared.count_refusal();
                 shared.audit.emit(record::request_refusal(session.facts(generation), None, &refusal));
-                say(&stream, &refusal.raw_response(generation)).await;
-            }
-            linger(stream).await;
+                refusal.raw_response(generation)
+            });
+            linger(stream.end(&word).await).await;
         }
         None => {}
     }
@@ -65,19 +90,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, first: &[u8], 
 /// The stream of a connection that became a tunnel, and what came behind the CONNECT.
 fn unread(guard: Guard, read: bytes::Bytes) -> (TcpStream, Vec<u8>) {
     let (stream, rest) = guard.into_parts();
-    (stream, [&read[..], &rest].concat())
-}
-
-async fn say(stream: &TcpStream, bytes: &[u8]) {
-    // A socket that just became quiet has room for a refusal; one that has not, has a client that does not read.
-    if stream.writable().await.is_ok() {
-        stream.try_write(bytes).ok();
-    }
+    (stream.into_tcp(), [&read[..], &rest].concat())
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<body::Body>, Infallible>> + Send>>;
 
-/// Drives the HTTP server until the connection ends, becomes a tunnel, or loses its permission.
+/// Drives the HTTP/1 server until the connection ends or becomes a tunnel.
 async fn requests(session: &Arc<Session>, guard: Guard) -> Option<End> {
     let limits = session.shared.config.head;
     let serving = Arc::clone(session);
@@ -93,26 +111,58 @@ async fn requests(session: &Arc<Session>, guard: Guard) -> Option<End> {
         .serve_connection(TokioIo::new(guard), service);
     let lifetime = session.shared.config.timers.lifetime;
     tokio::select! {
-        // An error means that the client is gone, or that the guard found a fault, which it remembers.
+        // An error means that the client is gone, that a response was cut off, or that the guard found a fault, which
+        // it remembers.
         _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => {}
-        refusal = session.lost() => {
-            session.report_lost(&refusal);
-            return None;
-        }
         () = tokio::time::sleep(lifetime) => {
             return None;
         }
     }
     let parts = connection.into_parts();
     let guard = parts.io.into_inner();
-    Some(match session.take_tunnel() {
-        Some(tunnel) => End::Tunnel(guard, parts.read_buf, Box::new(tunnel)),
+    Some(match session.take_opened() {
+        Some(Opened::Tunnel(tunnel)) => End::Tunnel(guard, parts.read_buf, tunnel),
+        Some(Opened::Socket(socket)) => End::Socket(guard, parts.read_buf, socket),
         None => End::Over(guard),
     })
 }
 
+/// Serves one HTTP/2 connection.
+pub(crate) async fn serve_http2(shared: Arc<Shared>, stream: Stream, front: Front) {
+    let (limits, timers) = (shared.config.head, shared.config.timers);
+    let session = Arc::new(Session::new(shared, front, Link::default()));
+    let serving = Arc::clone(&session);
+    let service = service_fn(move |request: Request<Incoming>| -> Answer {
+        let session = Arc::clone(&serving);
+        Box::pin(async move { Ok(session.handle(request).await) })
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(STREAM_WINDOW as usize);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let end = Instant::now() + timers.lifetime;
+    loop {
+        let rested = session.resting();
+        tokio::select! {
+            // An error is the client's: its streams are reset, its requests dropped with their upstreams.
+            _ = connection.as_mut() => return,
+            () = tokio::time::sleep_until(end) => return,
+            () = tokio::time::sleep(timers.keep_alive) => {
+                if rested && session.resting() {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
 /// Answers a connection that is refused before any request of it was read.
 pub(crate) async fn refuse(stream: TcpStream, refusal: &Refusal, generation: stockade_types::Generation) {
-    say(&stream, &refusal.raw_response(generation)).await;
-    linger(stream).await;
+    linger(Stream::Tcp(stream).end(&refusal.raw_response(generation)).await).await;
 }

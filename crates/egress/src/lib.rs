@@ -12,15 +12,19 @@ mod door;
 mod grant;
 mod http;
 mod intent;
+mod intercept;
 mod linger;
 mod opening;
 mod record;
 mod relay;
 mod rescue;
 pub mod resolver;
+#[cfg(test)]
+mod testing;
 mod transparent;
 mod tunnel;
+mod upstream;
 
-pub use config::{Config, Deps};
+pub use config::{Config, Deps, Tls};
 pub use door::{Counts, Door, Listeners, ServeError};
 pub use resolver::{Resolve, ResolveError, System};

@@ -27,9 +27,6 @@ pub(crate) enum OpeningError {
     /// No comparable name.
     #[error("the TLS server name is absent, malformed or hidden")]
     SniInvalid,
-    /// TLS on an endpoint that inspects it.
-    #[error("TLS cannot be inspected yet: the endpoint needs `tls: passthrough`")]
-    TlsUnavailable,
     /// HTTP/2 without TLS.
     #[error("HTTP/2 without TLS is not served")]
     H2c,
@@ -48,7 +45,6 @@ impl OpeningError {
         match self {
             Self::SniMismatch => Reason::SniMismatch,
             Self::SniInvalid => Reason::SniInvalid,
-            Self::TlsUnavailable => Reason::TlsUnavailable,
             Self::H2c => Reason::H2c,
             Self::UnknownProtocol | Self::Slow => Reason::UnknownProtocol,
         }
@@ -62,6 +58,8 @@ pub(crate) enum Way {
     Relay,
     /// Serve its requests.
     Http,
+    /// End its TLS here and serve its requests.
+    Intercept,
     /// It ended without a byte.
     Ended,
 }
@@ -139,15 +137,12 @@ impl Judge<'_> {
     }
 
     fn tls(&mut self, first: &[u8]) -> Result<Option<Way>, OpeningError> {
-        let opaque = self.terms.protocol == Protocol::Tcp;
-        if !opaque && self.terms.tls == TlsMode::Inspect {
-            return Err(OpeningError::TlsUnavailable);
-        }
         let fresh = first.get(self.fed..).unwrap_or_default();
         self.fed = first.len();
         match self.hello.get_or_insert_with(ClientHello::new).feed(fresh) {
             Progress::NeedMore => Ok(None),
-            Progress::Done(hello) if opaque => opaque_name(&hello, self.host),
+            Progress::Done(hello) if self.terms.protocol == Protocol::Tcp => opaque_name(&hello, self.host),
+            Progress::Done(hello) if self.terms.tls == TlsMode::Inspect => inspected_name(&hello, self.host),
             Progress::Done(hello) => name(&hello, self.host),
             Progress::NotTls => Err(OpeningError::UnknownProtocol),
             Progress::Invalid(stockade_l7::sni::Invalid::NotOneName) => Err(OpeningError::SniInvalid),
@@ -173,6 +168,17 @@ fn name(hello: &Hello, host: &Host) -> Result<Option<Way>, OpeningError> {
         (Some(ServerName::Name(_)), _) => Err(OpeningError::SniMismatch),
         // RFC 6066 allows no address as a server name.
         (None, Host::Addr(_)) => Ok(Some(Way::Relay)),
+    }
+}
+
+/// Where TLS ends here, the certificate is for the permitted host whatever was asked for. A name that is there must be
+/// the host's; one hidden behind it by ECH is not looked for, as nobody here could read it.
+fn inspected_name(hello: &Hello, host: &Host) -> Result<Option<Way>, OpeningError> {
+    match (&hello.server_name, host) {
+        (Some(ServerName::Malformed(_)), _) => Err(OpeningError::SniInvalid),
+        (Some(ServerName::Name(sent)), Host::Name(own)) if sent == own => Ok(Some(Way::Intercept)),
+        (Some(ServerName::Name(_)), _) => Err(OpeningError::SniMismatch),
+        (None, _) => Ok(Some(Way::Intercept)),
     }
 }
 

@@ -48,6 +48,16 @@ impl<'a> Flow<'a> {
         self.count(bytes, &self.open.out);
     }
 
+    /// Counts bytes that came down otherwise than by the relay.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.count(bytes, &self.open.back);
+    }
+
+    /// One direction has ended.
+    pub(crate) fn half_closed(&self) {
+        self.half.store(true, Ordering::Relaxed);
+    }
+
     fn count(&self, bytes: usize, counter: &AtomicU64) {
         counter.fetch_add(bytes as u64, Ordering::Relaxed);
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -94,8 +104,12 @@ pub(crate) async fn down(client: &TcpStream, upstream: &TcpStream, flow: &Flow<'
 /// Why a direction stopped before its end.
 #[derive(Debug)]
 pub(crate) enum Stop {
+    /// A connection broke.
     Io,
+    /// The permission was lost.
     Refused(Refusal),
+    /// A timer ran out: which.
+    Timer(&'static str),
 }
 
 impl From<io::Error> for Stop {
@@ -138,7 +152,7 @@ impl Way<'_> {
                 break;
             }
         }
-        self.flow.half.store(true, Ordering::Relaxed);
+        self.flow.half_closed();
         // The other end may be gone altogether, which its own direction will notice.
         shutdown(self.to, Shutdown::Write).ok();
         Ok(())

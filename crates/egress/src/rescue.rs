@@ -5,13 +5,12 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use stockade_audit::Action;
 use stockade_policy::Denial;
+use stockade_tls::ClientFault;
 use stockade_types::{Generation, Reason};
 
 use crate::{
-    destination::DestinationError,
-    http::{forward::UpstreamError, head::Violation},
-    opening::OpeningError,
-    resolver::ResolveError,
+    destination::DestinationError, http::head::Violation, opening::OpeningError, resolver::ResolveError,
+    upstream::UpstreamError,
 };
 
 /// Why a connection or a request goes no further.
@@ -38,6 +37,18 @@ pub(crate) enum Refusal {
     /// What the upstream answered, or did not.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// The command's side of TLS.
+    #[error(transparent)]
+    Client(#[from] ClientFault),
+    /// No certificate for the host.
+    #[error("no certificate can be made for this host: {0}")]
+    Mint(#[from] stockade_tls::MintError),
+    /// The request's body is over the endpoint's bound.
+    #[error("the request body is larger than the endpoint allows (limits.request_body)")]
+    BodyTooLarge,
+    /// The endpoint's requests of this minute are used up.
+    #[error("the endpoint's requests_per_minute are used up; wait and try again")]
+    RateLimited,
     /// All places are taken.
     #[error("too many connections are open; close some or raise the limit")]
     Busy,
@@ -77,6 +88,11 @@ impl Refusal {
                 let (status, reason) = error.row();
                 row(status, reason, Failed)
             }
+            Self::Client(fault) if fault.pinned() => row(StatusCode::BAD_GATEWAY, Reason::ClientRejectedCert, Failed),
+            Self::Client(_) => row(StatusCode::BAD_REQUEST, Reason::ClientTls, Failed),
+            Self::Mint(_) => row(StatusCode::SERVICE_UNAVAILABLE, Reason::TlsUnavailable, Failed),
+            Self::BodyTooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, Reason::TxLimit, Denied),
+            Self::RateLimited => row(StatusCode::TOO_MANY_REQUESTS, Reason::RateLimit, Denied),
             Self::Busy => row(StatusCode::SERVICE_UNAVAILABLE, Reason::Limit, Denied),
         }
     }

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use stockade_policy::Door;
+use stockade_policy::{Door, Protocol};
 use stockade_types::Authority;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     door::Shared,
     grant::Grant,
-    http::session::{Front, Inside},
-    intent,
+    http::{
+        session::{Front, Inside},
+        stream::Stream,
+    },
+    intent, intercept,
     linger::linger,
     opening::{self, Way},
     record::{self, Facts},
@@ -50,13 +53,15 @@ async fn refused(shared: &Shared, client: TcpStream, refusal: Refusal) {
 async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
     let authority = Authority { host: grant.permit().host().clone(), port: grant.permit().port() };
     let mut first = Vec::new();
-    if grant.permit().terms().protocol.is_http() {
+    let opaque = grant.permit().terms().protocol == Protocol::Tcp;
+    if !opaque {
         match begin(&shared, &client, &mut first, &grant).await {
             Ok(Way::Relay) => {}
             Ok(Way::Http) => {
-                let front = Front::Host(Box::new(Inside { grant, authority, upstream: None }));
-                return Box::pin(crate::http::serve(shared, client, &first, front)).await;
+                let front = Front::Host(Box::new(Inside::plain(grant, authority)));
+                return Box::pin(crate::http::serve(shared, Stream::Tcp(client), &first, front)).await;
             }
+            Ok(Way::Intercept) => return Box::pin(intercept::serve(shared, client, first, grant, authority)).await,
             Ok(Way::Ended) => {
                 drop(record::Open::new(shared.audit.clone(), grant.facts(), None));
                 return linger(client).await;
@@ -70,9 +75,9 @@ async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
     };
     match upstream {
         Ok(upstream) => {
-            let judged = grant.permit().terms().protocol.is_http();
-            let start = if judged { Start::Judged } else { Start::Looking };
-            Box::pin(tunnel::carry(&shared, client, first, Tunnel { grant, authority, upstream }, start)).await;
+            let start = if opaque { Start::Looking } else { Start::Judged };
+            let tunnel = Tunnel { grant, authority, upstream: Some(upstream) };
+            Box::pin(tunnel::carry(&shared, client, first, tunnel, start)).await;
         }
         Err(refusal) => fail(&shared, client, &grant, &first, refusal).await,
     }

@@ -9,12 +9,17 @@ use tokio::net::TcpStream;
 use crate::{
     door::Shared,
     grant::Grant,
-    http::session::{Front, Inside},
+    http::{
+        session::{Front, Inside},
+        stream::Stream,
+    },
+    intercept,
     linger::{linger, reset},
     opening::{self, OpeningError, Way},
     record::Open,
     relay::{self, Flow, Stop},
     rescue::Refusal,
+    upstream::Connection,
 };
 
 /// Both ends of a connection that may go ahead.
@@ -22,16 +27,15 @@ pub(crate) struct Tunnel {
     pub(crate) grant: Grant,
     /// The host as the client named it.
     pub(crate) authority: Authority,
-    pub(crate) upstream: TcpStream,
+    /// Dialled already, unless TLS ends here.
+    pub(crate) upstream: Option<TcpStream>,
 }
 
 /// Carries a tunnel. `first` came from the client already.
 pub(crate) async fn run(shared: Arc<Shared>, client: TcpStream, first: Vec<u8>, tunnel: Tunnel) {
     match tunnel.grant.permit().terms().protocol {
         Protocol::Tcp => Box::pin(carry(&shared, client, first, tunnel, Start::Looking)).await,
-        Protocol::Http | Protocol::Grpc | Protocol::Graphql | Protocol::JsonRpc | Protocol::Mcp => {
-            judge(shared, client, first, tunnel).await;
-        }
+        _ => judge(shared, client, first, tunnel).await,
     }
 }
 
@@ -45,9 +49,18 @@ async fn judge(shared: Arc<Shared>, client: TcpStream, mut first: Vec<u8>, mut t
         Ok(Way::Relay) => Box::pin(carry(&shared, client, first, tunnel, Start::Judged)).await,
         Ok(Way::Http) => {
             let Tunnel { grant, authority, upstream } = tunnel;
-            let front = Front::Host(Box::new(Inside { grant, authority, upstream: Some(upstream) }));
+            if let Some(stream) = upstream
+                && let Ok(connection) = Connection::plain(stream, &grant).await
+            {
+                shared.origins.keep(connection);
+            }
+            let front = Front::Host(Box::new(Inside::plain(grant, authority)));
             // The server is the caller's caller: without the box the two would contain each other.
-            Box::pin(crate::http::serve(shared, client, &first, front)).await;
+            Box::pin(crate::http::serve(shared, Stream::Tcp(client), &first, front)).await;
+        }
+        Ok(Way::Intercept) => {
+            let Tunnel { grant, authority, .. } = tunnel;
+            Box::pin(intercept::serve(shared, client, first, grant, authority)).await;
         }
         Ok(Way::Ended) => {
             // Allowed, and nothing came of it: recorded like every other tunnel.
@@ -97,6 +110,7 @@ pub(crate) enum Start {
 /// Relays until both directions end, a timer runs out or the permission is lost.
 pub(crate) async fn carry(shared: &Shared, client: TcpStream, first: Vec<u8>, tunnel: Tunnel, start: Start) {
     let Tunnel { mut grant, upstream, .. } = tunnel;
+    let Some(upstream) = upstream else { return reset(client) };
     let mut open = Open::new(shared.audit.clone(), grant.facts(), grant.addr());
     let ended = {
         let flow = Flow::new(&open);
@@ -106,23 +120,19 @@ pub(crate) async fn carry(shared: &Shared, client: TcpStream, first: Vec<u8>, tu
             tokio::try_join!(up, relay::down(&client, &upstream, &flow, &shared.pipes))
         };
         tokio::select! {
-            done = both => match done {
-                Ok(_) => Ended::Complete,
-                Err(Stop::Io) => Ended::Broken,
-                Err(Stop::Refused(refusal)) => Ended::Refused(refusal),
-            },
-            refusal = watcher.lost() => Ended::Refused(refusal),
-            why = flow.watch(&shared.config.timers) => Ended::Timer(why),
+            done = both => done.map(drop),
+            refusal = watcher.lost() => Err(Stop::Refused(refusal)),
+            why = flow.watch(&shared.config.timers) => Err(Stop::Timer(why)),
         }
     };
     match ended {
-        Ended::Complete => {}
-        Ended::Broken => {
+        Ok(()) => {}
+        Err(Stop::Io) => {
             reset(client);
             reset(upstream);
         }
-        Ended::Timer(why) => open.because(Reason::Limit, why),
-        Ended::Refused(refusal) => {
+        Err(Stop::Timer(why)) => open.because(Reason::Limit, why),
+        Err(Stop::Refused(refusal)) => {
             shared.count_refusal();
             open.because(refusal.row().reason, &refusal.to_string());
             grant.report(shared, &refusal);
@@ -130,15 +140,6 @@ pub(crate) async fn carry(shared: &Shared, client: TcpStream, first: Vec<u8>, tu
             reset(upstream);
         }
     }
-}
-
-/// How a relay ended.
-enum Ended {
-    Complete,
-    /// A connection broke.
-    Broken,
-    Timer(&'static str),
-    Refused(Refusal),
 }
 
 /// The client's direction: what it began with, looked at where it was not yet, then the rest.

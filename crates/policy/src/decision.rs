@@ -163,6 +163,11 @@ impl Permit {
     pub fn terms(&self) -> &Terms {
         &self.terms
     }
+    /// The same, to be kept with a connection.
+    #[must_use]
+    pub fn shared_terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms)
+    }
     /// Under `mode: audit` or `learn`: the denial that would have been.
     #[must_use]
     pub fn would_deny(&self) -> Option<&Denial> {

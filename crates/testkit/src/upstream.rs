@@ -2,6 +2,7 @@
 
 mod dns;
 mod http;
+pub mod https;
 mod tcp;
 mod udp;
 
@@ -16,6 +17,7 @@ use std::{
 
 pub use dns::{Answer, Dns, Hostile};
 pub use http::{Http, Request, Response};
+pub use https::Https;
 pub use tcp::Tcp;
 pub use udp::Udp;
 

@@ -50,6 +50,8 @@ reasons! {
     BadRequest = "bad_request",
     /// Ambiguous or malformed HTTP framing.
     Framing = "framing",
+    /// A request target that servers read in different ways.
+    Path = "path",
     /// Neither TLS nor HTTP where one of them is required.
     UnknownProtocol = "unknown_protocol",
     /// HTTP/2 without TLS.
@@ -62,6 +64,10 @@ reasons! {
     SniInvalid = "sni_invalid",
     /// TLS cannot be inspected here.
     TlsUnavailable = "tls_unavailable",
+    /// The command does not accept the sandbox's certificate, as programs do that pin the host's.
+    ClientRejectedCert = "client_rejected_cert",
+    /// TLS with the command failed.
+    ClientTls = "client_tls",
     /// Loopback, unspecified, link-local or unusable address.
     SsrfAlwaysBlocked = "ssrf_always_blocked",
     /// Cloud metadata service.
@@ -82,6 +88,8 @@ reasons! {
     UpstreamDns = "upstream_dns",
     /// No address of the host could be reached.
     UpstreamConnect = "upstream_connect",
+    /// No trusted TLS connection to the upstream.
+    UpstreamTls = "upstream_tls",
     /// The upstream broke HTTP framing.
     UpstreamFraming = "upstream_framing",
     /// The destination is in the synthetic pool but maps to no name.
@@ -90,6 +98,12 @@ reasons! {
     MappingExhausted = "mapping_exhausted",
     /// Direct traffic that the fence refused.
     Bypass = "bypass",
+    /// The endpoint's `limits.request_body` was reached.
+    TxLimit = "tx_limit",
+    /// The endpoint's `limits.requests_per_minute` was reached.
+    RateLimit = "rate_limit",
+    /// The content is encoded in a way that cannot be read, or searched for credentials.
+    Uninspectable = "uninspectable",
     /// A bound was reached (head size, connections, time).
     Limit = "limit",
     /// The fence is not as it was installed.

@@ -8,21 +8,21 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep},
 };
 
 use super::{
     chunked::Chunked,
     head::{self, Framing, Surface, Violation},
+    stream::Stream,
 };
 use crate::config::{HeadLimits, Timers};
 
@@ -41,6 +41,9 @@ pub(crate) struct Link(Arc<Told>);
 struct Told {
     fault: Mutex<Option<Violation>>,
     in_flight: AtomicUsize,
+    /// Upgrades that were answered with something else than a change of protocol, and who waits for that.
+    declined: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
 }
 
 impl Link {
@@ -51,6 +54,20 @@ impl Link {
 
     fn set_fault(&self, violation: Violation) {
         self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(violation);
+    }
+
+    /// The upgrade that was asked for does not happen: the next request may be read.
+    pub(crate) fn decline_upgrade(&self) {
+        self.0.declined.store(true, Ordering::Release);
+        if let Some(waker) = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether that was said since it was last asked.
+    fn poll_declined(&self, cx: &Context<'_>) -> bool {
+        *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        self.0.declined.swap(false, Ordering::AcqRel)
     }
 
     /// Marks a request as being served until the value is dropped.
@@ -81,6 +98,8 @@ enum State {
     Head,
     Length(u64),
     Chunked(Chunked),
+    /// A WebSocket was asked for: what follows is a request only if it is declined.
+    Upgrade,
     /// A CONNECT passed; or a violation, and nothing passes ever again.
     Closed,
 }
@@ -88,7 +107,7 @@ enum State {
 /// The checked stream.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    stream: TcpStream,
+    stream: Stream,
     surface: Surface,
     limits: HeadLimits,
     timers: Timers,
@@ -109,7 +128,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Guards a stream of which `first` was read already.
-    pub(crate) fn new(stream: TcpStream, first: &[u8], surface: Surface, limits: HeadLimits, timers: Timers) -> Self {
+    pub(crate) fn new(stream: Stream, first: &[u8], surface: Surface, limits: HeadLimits, timers: Timers) -> Self {
         let deadline = Instant::now() + limits.time;
         Self {
             stream,
@@ -133,7 +152,7 @@ impl Guard {
     }
 
     /// The stream, and what was read behind the last byte that passed.
-    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+    pub(crate) fn into_parts(self) -> (Stream, BytesMut) {
         (self.stream, self.pending)
     }
 
@@ -169,6 +188,7 @@ impl Guard {
             Framing::Length(n) => State::Length(n),
             Framing::Chunked => State::Chunked(Chunked::new()),
             Framing::Tunnel => State::Closed,
+            Framing::Upgrade => State::Upgrade,
         };
         (self.passed, self.searched, self.fresh) = (end, 0, false);
         Ok(())
@@ -197,7 +217,7 @@ impl Guard {
             _ if self.link.busy() => self.timers.idle,
             State::Head if self.fresh || !self.pending.is_empty() => self.limits.time,
             State::Head => self.timers.keep_alive,
-            State::Length(_) | State::Chunked(_) | State::Closed => self.timers.idle,
+            State::Length(_) | State::Chunked(_) | State::Upgrade | State::Closed => self.timers.idle,
         };
         self.active + patience
     }
@@ -249,7 +269,7 @@ impl Guard {
     /// Reads body bytes straight into the server's buffer, and not one more than the body has.
     fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>, left: u64) -> Poll<io::Result<()>> {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(out.remaining());
-        let mut part = out.take(most);
+        let mut part = ReadBuf::new(out.initialize_unfilled_to(most));
         let polled = Pin::new(&mut self.stream).poll_read(cx, &mut part);
         if polled.is_pending() {
             self.poll_patience(cx)?;
@@ -286,6 +306,14 @@ impl AsyncRead for Guard {
                 }
                 // The tunnel, or the end of the connection, comes next; neither is for the server to read.
                 State::Closed => return Poll::Pending,
+                State::Upgrade if this.link.poll_declined(cx) => {
+                    this.state = State::Head;
+                    continue;
+                }
+                State::Upgrade => {
+                    this.poll_patience(cx)?;
+                    return Poll::Pending;
+                }
                 State::Length(left) if waiting > 0 => {
                     let n = waiting.min(usize::try_from(*left).unwrap_or(usize::MAX));
                     this.passed = n;

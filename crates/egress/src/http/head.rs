@@ -5,7 +5,10 @@
 //! reading. Field splitting is httparse's, as in hyper itself.
 
 use http::StatusCode;
-use stockade_types::{Authority, AuthorityError, Port, Reason};
+use stockade_l7::http::{MethodError, TargetError};
+use stockade_types::{Authority, AuthorityError, Reason};
+
+use crate::upstream::Scheme;
 
 /// What is wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +29,7 @@ pub(crate) enum Violation {
     #[error("HTTP/2 without TLS is not served")]
     H2c,
     /// A request that would change the protocol.
-    #[error("upgrading a connection is not available yet")]
+    #[error("a connection can be upgraded to a WebSocket, by a GET of HTTP/1.1 without a body, and to nothing else")]
     Upgrade,
     /// CONNECT where requests are for one host already.
     #[error("CONNECT is not a request that this host's endpoint allows")]
@@ -43,6 +46,15 @@ pub(crate) enum Violation {
     /// `Host` and target disagree.
     #[error("the Host field differs from the request's destination")]
     Mismatch,
+    /// No method that may be sent.
+    #[error("{0}")]
+    Method(MethodError),
+    /// No canonical target.
+    #[error("{0}")]
+    Target(TargetError),
+    /// A field that makes a request mean another one.
+    #[error("the field {0} would defeat the endpoint's rules; send the request that is meant")]
+    Override(&'static str),
 }
 
 impl Violation {
@@ -60,6 +72,10 @@ impl Violation {
             Self::Framing(_) => (StatusCode::BAD_REQUEST, Reason::Framing),
             Self::Authority(_) => (StatusCode::BAD_REQUEST, Reason::BadAuthority),
             Self::Mismatch => (StatusCode::MISDIRECTED_REQUEST, Reason::AuthorityMismatch),
+            Self::Method(MethodError::NotToken) => (StatusCode::BAD_REQUEST, Reason::BadRequest),
+            Self::Method(_) | Self::Override(_) => (StatusCode::FORBIDDEN, Reason::L7),
+            Self::Target(TargetError::TooLong) => (StatusCode::URI_TOO_LONG, Reason::Limit),
+            Self::Target(_) => (StatusCode::BAD_REQUEST, Reason::Path),
         }
     }
 }
@@ -70,7 +86,7 @@ pub(crate) enum Surface {
     /// Requests to a proxy: CONNECT, or a target in absolute form.
     Proxy,
     /// Requests to one host: a target in origin form.
-    Host(Authority),
+    Host(Authority, Scheme),
 }
 
 /// How the body is framed.
@@ -82,6 +98,8 @@ pub(crate) enum Framing {
     Chunked,
     /// CONNECT: whatever follows is no request.
     Tunnel,
+    /// No body, and what follows depends on the answer: a WebSocket, or the next request.
+    Upgrade,
 }
 
 /// Checks one complete head, the empty line included.
@@ -165,13 +183,13 @@ fn token(byte: u8) -> bool {
 fn destination(method: &str, target: &str, surface: &Surface) -> Result<Authority, Violation> {
     match surface {
         Surface::Proxy if method == "CONNECT" => Ok(Authority::parse(target, None)?),
-        Surface::Host(_) if method == "CONNECT" => Err(Violation::ConnectInside),
-        Surface::Proxy => match absolute(target)? {
+        Surface::Host(..) if method == "CONNECT" => Err(Violation::ConnectInside),
+        Surface::Proxy => match absolute(target, Scheme::Http)? {
             Some(authority) => Ok(authority),
             None => Err(Violation::Line("a proxy needs an absolute http:// URL, or CONNECT")),
         },
-        Surface::Host(own) if target.starts_with('/') => Ok(own.clone()),
-        Surface::Host(own) => match absolute(target)? {
+        Surface::Host(own, _) if target.starts_with('/') || (method == "OPTIONS" && target == "*") => Ok(own.clone()),
+        Surface::Host(own, scheme) => match absolute(target, *scheme)? {
             Some(authority) if authority == *own => Ok(authority),
             Some(_) => Err(Violation::Mismatch),
             None => Err(Violation::Line("the target is not a path")),
@@ -179,17 +197,20 @@ fn destination(method: &str, target: &str, surface: &Surface) -> Result<Authorit
     }
 }
 
-/// The authority of an absolute `http:` target.
-fn absolute(target: &str) -> Result<Option<Authority>, Violation> {
+/// The authority of an absolute target.
+fn absolute(target: &str, own: Scheme) -> Result<Option<Authority>, Violation> {
     let Some((scheme, rest)) = target.split_once("://") else { return Ok(None) };
-    if !scheme.eq_ignore_ascii_case("http") {
-        return Err(Violation::Line("the URL's scheme is not http; https goes through CONNECT"));
+    if !scheme.eq_ignore_ascii_case(own.name()) {
+        return Err(match own {
+            Scheme::Http => Violation::Line("the URL's scheme is not http; https goes through CONNECT"),
+            Scheme::Https => Violation::Line("the URL's scheme is not https, and the connection is"),
+        });
     }
     if rest.contains('#') {
         return Err(AuthorityError::BadCharacter.into());
     }
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    Ok(Some(Authority::parse(rest.get(..end).unwrap_or_default(), Some(Port::HTTP))?))
+    Ok(Some(Authority::parse(rest.get(..end).unwrap_or_default(), Some(own.default_port()))?))
 }
 
 /// The fields that decide where a request goes and where it ends.
@@ -198,6 +219,7 @@ struct Fields<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
     chunked: bool,
+    websocket: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -219,7 +241,10 @@ impl<'a> Fields<'a> {
                 }
                 facts.chunked = true;
             } else if is("upgrade") {
-                return Err(upgrade(field.value));
+                if facts.websocket || !field.value.eq_ignore_ascii_case(b"websocket") {
+                    return Err(upgrade(field.value));
+                }
+                facts.websocket = true;
             }
         }
         Ok(facts)
@@ -241,6 +266,9 @@ impl<'a> Fields<'a> {
             (Some(_), true) => Err(Violation::Framing("both Content-Length and Transfer-Encoding")),
             (_, true) if version == 0 => Err(Violation::Framing("Transfer-Encoding in HTTP/1.0")),
             (Some(1..), _) | (_, true) if method == "CONNECT" => Err(Violation::Framing("CONNECT with a body")),
+            (Some(1..), _) | (_, true) if self.websocket => Err(Violation::Upgrade),
+            _ if self.websocket && (method != "GET" || version == 0) => Err(Violation::Upgrade),
+            _ if self.websocket => Ok(Framing::Upgrade),
             _ if method == "CONNECT" => Ok(Framing::Tunnel),
             (None, true) => Ok(Framing::Chunked),
             (length, false) => Ok(Framing::Length(length.unwrap_or(0))),

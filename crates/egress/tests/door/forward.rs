@@ -1,5 +1,7 @@
 //! Plain HTTP: absolute form through the proxy, and requests inside a tunnel.
 
+use std::io::{Read, Write};
+
 use stockade_audit::{Action, Event};
 use stockade_testkit::upstream::{Http, Response as HttpResponse, Tcp};
 use stockade_types::Reason;
@@ -87,16 +89,89 @@ fn chunked_bodies_pass_and_smuggled_ones_do_not() {
 }
 
 #[test]
-fn upgrades_are_refused() {
+fn upgrades_to_anything_but_a_websocket_are_refused() {
     World::run(|world| {
         let upstream = Http::hello("192.0.2.10:80");
         let head = "GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nConnection: Upgrade\r\n";
-        for (upgrade, reason) in [("h2c", Reason::H2c), ("websocket", Reason::Upgrade)] {
+        for (upgrade, reason) in [("h2c", Reason::H2c), ("tls/1.2", Reason::Upgrade)] {
             let answer = world.ask(&format!("{head}Upgrade: {upgrade}\r\n\r\n"));
             assert_eq!((answer.status, answer.reason().as_str()), (403, reason.code()));
             world.one_refusal(reason);
         }
         upstream.counters().assert_untouched();
+    });
+}
+
+const SOCKET: &str = "GET http://allowed.test/chat HTTP/1.1\r\nHost: allowed.test\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// The answer to that key (RFC 6455, section 1.3).
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+fn answering(addr: &str, answer: String) -> Tcp {
+    Tcp::serve((addr, 80), move |mut stream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        stream.write_all(answer.as_bytes())?;
+        let mut echo = [0; 64];
+        loop {
+            match stream.read(&mut echo)? {
+                0 => return Ok(()),
+                n => stream.write_all(&echo[..n])?,
+            }
+        }
+    })
+}
+
+#[test]
+fn a_websocket_that_the_origin_accepts_carries_bytes_both_ways() {
+    World::run(|world| {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        let upstream = answering("192.0.2.10", format!("{head}Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"));
+        let mut client = world.client();
+        client.send([SOCKET, "early"].concat());
+        assert_eq!(client.answer().status, 101);
+        assert_eq!(client.read(5), b"early");
+        client.send(b"GET http://evil.test/ HTTP/1.1\r\n\r\n");
+        assert_eq!(client.read(34), b"GET http://evil.test/ HTTP/1.1\r\n\r\n", "bytes, no request");
+        drop(client);
+        assert_eq!(upstream.counters.arrivals(), 1);
+        world.no_refusal();
+    });
+}
+
+#[test]
+fn nothing_behind_an_upgrade_passes_before_the_origin_accepts_it() {
+    World::run(|world| {
+        let upstream =
+            answering("192.0.2.10", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno".into());
+        let mut client = world.client();
+        client.send([SOCKET, "GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n"].concat());
+        assert_eq!(client.answer().body, "no");
+        let next = client.answer();
+        assert_eq!((next.status, next.reason().as_str()), (403, "no_policy"), "a request, and judged");
+        world.one_refusal(Reason::NoPolicy);
+        drop((client, upstream));
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        let wrong = "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n";
+        for (host, addr, accept) in [("a.wild.test", "192.0.2.11", wrong), ("b.wild.test", "192.0.2.12", "")] {
+            world.names.host(host, addr);
+            let upstream = answering(addr, format!("{head}{accept}\r\n"));
+            let mut client = world.client();
+            client.send([&SOCKET.replace("allowed.test", host), "secret"].concat());
+            let answer = client.answer();
+            assert_eq!((answer.status, answer.reason().as_str()), (502, "upgrade"));
+            world.one_refusal(Reason::Upgrade);
+            assert!(upstream.counters.bytes() < 300, "the head alone");
+        }
+        world.names.host("c.wild.test", "192.0.2.13");
+        let _upstream = answering("192.0.2.13", format!("{head}Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"));
+        let answer = world.ask("GET http://c.wild.test/ HTTP/1.1\r\nHost: c.wild.test\r\n\r\n");
+        assert_eq!((answer.status, answer.reason().as_str()), (502, "upgrade"), "nobody asked");
+        world.one_refusal(Reason::Upgrade);
     });
 }
 

@@ -2,9 +2,11 @@
 //! them and an audit that is read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod browser;
 mod connect;
 mod direct;
 mod forward;
+mod intercept;
 mod names;
 mod relay;
 mod reload;

@@ -47,13 +47,13 @@ fn the_server_name_must_be_the_hosts() {
 }
 
 #[test]
-fn tls_on_an_endpoint_that_inspects_it_is_refused_and_plain_http_served() {
+fn on_an_endpoint_that_inspects_a_broken_hello_reaches_nobody_and_plain_http_is_served() {
     World::run(|world| {
         let upstream = Http::hello("192.0.2.10:80");
         let mut tunnel = world.tunnel("plain.test:80");
         tunnel.send(client_hello(Some("plain.test")));
         assert_eq!(tunnel.rest().0.first(), Some(&21), "an alert");
-        world.one_refusal(Reason::TlsUnavailable);
+        world.one_refusal(Reason::ClientTls);
         assert!(upstream.requests().is_empty() && upstream.counters().bytes() == 0);
         let mut tunnel = world.tunnel("plain.test:80");
         tunnel.send("GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n");

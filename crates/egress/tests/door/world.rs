@@ -5,16 +5,17 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use stockade_audit::{Action, Audit, Event, Network, Record, Settings, Tap, Writer};
-use stockade_egress::{Config, Deps, Door, Listeners, System};
+use stockade_egress::{Config, Deps, Door, Listeners, System, Tls};
 use stockade_policy::{Policy, Posture, Snapshot, Source};
 use stockade_testkit::{
     outer::{self, Outer, RESOLVER},
-    upstream::Dns,
+    upstream::{Dns, https::Authority},
 };
+use stockade_tls::{Ca, Connector, Interceptor, Roots};
 use stockade_types::{Generation, Reason, SandboxId};
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -58,6 +59,10 @@ pub(crate) struct World {
     /// Answers the supervisor's questions.
     pub(crate) names: Dns,
     pub(crate) door: Door,
+    /// Signs the certificates of HTTPS origins.
+    pub(crate) authority: Authority,
+    /// What the command trusts.
+    pub(crate) ca: String,
     policy: watch::Sender<Arc<Snapshot>>,
     generation: Cell<u64>,
     audit: Audit,
@@ -114,7 +119,13 @@ impl World {
             dns_tcp: vec![dns_tcp],
         };
         let resolver = Arc::new(System::from_host().unwrap());
-        let door = config.build(Deps { policy, audit: audit.clone(), resolver });
+        let authority = Authority::new();
+        let tls = Tls {
+            interceptor: Interceptor::new(Ca::new(SystemTime::now()).unwrap()).unwrap(),
+            connector: Connector::new(&Roots::none().with_pem(authority.pem().as_bytes()).unwrap()).unwrap(),
+        };
+        let ca = tls.interceptor.certificate_pem().to_owned();
+        let door = config.build(Deps { policy, audit: audit.clone(), resolver, tls });
         let serving = door.clone();
         runtime.spawn(async move { serving.serve(listeners, std::future::pending()).await.unwrap() });
         Self {
@@ -122,6 +133,8 @@ impl World {
             dns,
             names,
             door,
+            authority,
+            ca,
             policy: sender,
             generation: Cell::new(1),
             audit,
@@ -248,10 +261,24 @@ impl Client {
     /// One response, or the end of the connection.
     #[track_caller]
     pub(crate) fn try_answer(&mut self) -> Option<Answer> {
+        Answer::read(&mut self.0)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// One response, or the end of the connection.
+    #[track_caller]
+    pub(crate) fn read(stream: &mut impl Read) -> Option<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            match self.0.read(&mut byte) {
+            match stream.read(&mut byte) {
                 Ok(1) => head.push(byte[0]),
                 Ok(_) if head.is_empty() => return None,
                 Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return None,
@@ -264,18 +291,10 @@ impl Client {
             head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix(name).map(|v| v.trim().to_owned()))
         };
         let mut body = vec![0; field("content-length:").map_or(0, |l| l.parse().unwrap())];
-        self.0.read_exact(&mut body).unwrap();
+        stream.read_exact(&mut body).unwrap();
         Some(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
     }
-}
 
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: String,
-}
-
-impl Answer {
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }

@@ -7,8 +7,9 @@ use std::{
 
 use stockade_audit::{Audit, FileSink, HeadHandle, LineSink, Settings, Summary, Tap, Writer};
 use stockade_confine::{limits::Cgroup, sandbox::Sandbox};
-use stockade_egress::{Config as DoorConfig, Deps, Listeners, resolver};
+use stockade_egress::{Config as DoorConfig, Deps, Listeners, Tls, resolver};
 use stockade_policy::Snapshot;
+use stockade_tls::{Ca, Connector, Interceptor, Roots};
 use stockade_types::SandboxId;
 use tokio::sync::watch;
 
@@ -66,6 +67,7 @@ impl<'a> Isolated<'a> {
             policy: reader.clone(),
             audit: audit.clone(),
             resolver: Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?),
+            tls: tls()?,
         };
         let listeners = Listeners {
             proxy: sandbox.sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
@@ -104,6 +106,17 @@ impl<'a> Isolated<'a> {
             open: Some(open),
         })
     }
+}
+
+/// An authority for this run, and the machine's roots.
+fn tls() -> Result<Tls, Error> {
+    let failed = |e: &dyn std::fmt::Display| Error::Door(e.to_string());
+    let ca = Ca::new(std::time::SystemTime::now()).map_err(|e| failed(&e))?;
+    let roots = Roots::system().map_err(|e| failed(&e))?;
+    Ok(Tls {
+        interceptor: Interceptor::new(ca).map_err(|e| failed(&e))?,
+        connector: Connector::new(&roots).map_err(|e| failed(&e))?,
+    })
 }
 
 fn start_audit(

@@ -5,7 +5,7 @@ fn proxy(head: &str) -> Result<Framing, Violation> {
 }
 
 fn host(head: &str) -> Result<Framing, Violation> {
-    check(head.as_bytes(), &Surface::Host(Authority::parse("a.test:80", None).unwrap()), 64)
+    check(head.as_bytes(), &Surface::Host(Authority::parse("a.test:80", None).unwrap(), Scheme::Http), 64)
 }
 
 fn reason(result: Result<Framing, Violation>) -> (u16, &'static str) {
@@ -109,7 +109,17 @@ fn upgrades_and_bounds() {
     let get = "GET / HTTP/1.1\r\nHost: a.test\r\n";
     assert_eq!(reason(host(&format!("{get}Upgrade: h2c\r\n\r\n"))), (403, "h2c"));
     assert_eq!(reason(host(&format!("{get}Upgrade: websocket, H2C\r\n\r\n"))), (403, "h2c"));
-    assert_eq!(reason(host(&format!("{get}Upgrade: websocket\r\n\r\n"))), (403, "upgrade"));
+    assert_eq!(host(&format!("{get}Upgrade: WebSocket\r\n\r\n")), Ok(Framing::Upgrade));
+    for (no, text) in [
+        ("another protocol", format!("{get}Upgrade: tls/1.2\r\n\r\n")),
+        ("twice", format!("{get}Upgrade: websocket\r\nUpgrade: websocket\r\n\r\n")),
+        ("a list", format!("{get}Upgrade: websocket, foo\r\n\r\n")),
+        ("a body", format!("{get}Upgrade: websocket\r\nContent-Length: 1\r\n\r\n")),
+        ("HTTP/1.0", "GET / HTTP/1.0\r\nHost: a.test\r\nUpgrade: websocket\r\n\r\n".to_owned()),
+        ("POST", "POST / HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\n\r\n".to_owned()),
+    ] {
+        assert_eq!(reason(host(&text)), (403, "upgrade"), "{no}");
+    }
     assert_eq!(reason(host(&format!("{get}{}\r\n", "X: y\r\n".repeat(64)))), (431, "limit"));
     assert!(host(&format!("{get}{}\r\n", "X: y\r\n".repeat(63))).is_ok());
     assert_eq!(reason(host("GET / HTTP/2.0\r\nHost: a.test\r\n\r\n")), (400, "bad_request"));
