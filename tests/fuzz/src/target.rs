@@ -5,6 +5,7 @@ mod audit;
 mod http;
 mod ipc;
 mod policy;
+mod protocol;
 mod tls;
 
 use std::{
@@ -35,6 +36,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "channel", run: ipc::channel, words: ipc::WORDS },
     Target { name: "policy", run: policy::yaml, words: policy::WORDS },
     Target { name: "request_target", run: http::target, words: http::WORDS },
+    Target { name: "grpc", run: protocol::grpc, words: http::WORDS },
+    Target { name: "graphql", run: protocol::graphql, words: protocol::GRAPHQL },
+    Target { name: "jsonrpc", run: protocol::jsonrpc, words: protocol::JSON },
+    Target { name: "mcp", run: protocol::mcp, words: protocol::JSON },
 ];
 
 /// A signature of an outcome.
