@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use stockade_policy::{Policy, Source};
@@ -94,9 +94,29 @@ fn read(path: &Path) -> Result<(String, Vec<PathBuf>), SteeringError> {
         return Err(kind("too large"));
     }
     let text = text(file, path)?;
-    let mut paths = vec![fs::canonicalize(path).map_err(io)?, std::path::absolute(path).map_err(io)?];
+    let given = without_parents(&std::path::absolute(path).map_err(io)?).map_err(io)?.ok_or(kind(
+        "reached through `..` behind a symbolic link, which could lead elsewhere later",
+    ))?;
+    let mut paths = vec![fs::canonicalize(path).map_err(io)?, given];
     paths.dedup();
     Ok((text, paths))
+}
+
+/// A path without `..`, if it leads to the same file: where a link stands before a `..`, leaving both out would not.
+fn without_parents(path: &Path) -> io::Result<Option<PathBuf>> {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                if fs::canonicalize(plain.join(".."))? != fs::canonicalize(plain.parent().unwrap_or(Path::new("/")))? {
+                    return Ok(None);
+                }
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    Ok(Some(plain))
 }
 
 fn text(file: File, path: &Path) -> Result<String, SteeringError> {
@@ -116,6 +136,16 @@ mod tests {
         fs::write(at("good.yaml"), "version: 1\n").unwrap();
         std::os::unix::fs::symlink(at("good.yaml"), at("link.yaml")).unwrap();
         assert!(Steering::read(&[at("link.yaml")]).unwrap().paths.contains(&at("link.yaml")), "a link steers too");
+        fs::create_dir(at("sub")).unwrap();
+        let up = Steering::read(&[at("sub/../good.yaml")]).unwrap();
+        assert_eq!(up.paths, [fs::canonicalize(at("good.yaml")).unwrap()], "the view knows no `..`");
+        fs::write(at("sub/inner.yaml"), "version: 1\n").unwrap();
+        std::os::unix::fs::symlink(at("sub"), at("linked")).unwrap();
+        assert!(Steering::read(&[at("linked/../good.yaml")]).is_ok(), "the same place either way");
+        fs::create_dir_all(at("deep/down")).unwrap();
+        fs::write(at("deep/p.yaml"), "version: 1\n").unwrap();
+        std::os::unix::fs::symlink(at("deep/down"), at("away")).unwrap();
+        assert!(Steering::read(&[at("away/../p.yaml")]).is_err(), "the link could lead elsewhere later");
         fs::write(at("binary"), [0xff, 0xfe]).unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(Steering::read(&[at("good.yaml")]).unwrap().sources[0].text, "version: 1\n");
