@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     config::{Config, Deps, Tls},
     dns::{self, pool::Pool},
-    http::{self, rate::Rates, session, stream::Stream},
+    http::{self, message::Room, rate::Rates, session, stream::Stream},
     record::{self, Facts},
     relay::Pipes,
     rescue::Refusal,
@@ -95,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) tls: Tls,
     pub(crate) origins: Origins,
     pub(crate) rates: Rates,
+    pub(crate) room: Room,
     /// Connections that may be open at once.
     places: usize,
     active: AtomicUsize,
@@ -132,6 +133,7 @@ impl Door {
             pipes: Pipes::default(),
             origins: Origins::default(),
             rates: Rates::default(),
+            room: Room::default(),
             active: AtomicUsize::new(0),
             total: AtomicU64::new(0),
             denied: AtomicU64::new(0),

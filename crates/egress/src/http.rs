@@ -26,6 +26,7 @@ mod chunked;
 pub(crate) mod forward;
 pub(crate) mod guard;
 pub(crate) mod head;
+pub(crate) mod message;
 pub(crate) mod outgoing;
 pub(crate) mod rate;
 pub(crate) mod session;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use stockade_audit::Action;
+use stockade_l7::Unreadable;
 use stockade_policy::Denial;
 use stockade_tls::ClientFault;
 use stockade_types::{Generation, Reason};
@@ -43,6 +44,9 @@ pub(crate) enum Refusal {
     /// No certificate for the host.
     #[error("no certificate can be made for this host: {0}")]
     Mint(#[from] stockade_tls::MintError),
+    /// What the request asks for cannot be read.
+    #[error("what the request asks for cannot be read: {0}")]
+    Unreadable(#[from] Unreadable),
     /// The request's body is over the endpoint's bound.
     #[error("the request body is larger than the endpoint allows (limits.request_body)")]
     BodyTooLarge,
@@ -91,6 +95,11 @@ impl Refusal {
             Self::Client(fault) if fault.pinned() => row(StatusCode::BAD_GATEWAY, Reason::ClientRejectedCert, Failed),
             Self::Client(_) => row(StatusCode::BAD_REQUEST, Reason::ClientTls, Failed),
             Self::Mint(_) => row(StatusCode::SERVICE_UNAVAILABLE, Reason::TlsUnavailable, Failed),
+            Self::Unreadable(Unreadable::TooLarge) => row(StatusCode::PAYLOAD_TOO_LARGE, Reason::Limit, Denied),
+            Self::Unreadable(Unreadable::Encoding | Unreadable::Gzip) => {
+                row(StatusCode::FORBIDDEN, Reason::Uninspectable, Denied)
+            }
+            Self::Unreadable(_) => row(StatusCode::FORBIDDEN, Reason::L7, Denied),
             Self::BodyTooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, Reason::TxLimit, Denied),
             Self::RateLimited => row(StatusCode::TOO_MANY_REQUESTS, Reason::RateLimit, Denied),
             Self::Busy => row(StatusCode::SERVICE_UNAVAILABLE, Reason::Limit, Denied),

@@ -94,9 +94,9 @@ fn read(path: &Path) -> Result<(String, Vec<PathBuf>), SteeringError> {
         return Err(kind("too large"));
     }
     let text = text(file, path)?;
-    let given = without_parents(&std::path::absolute(path).map_err(io)?).map_err(io)?.ok_or(kind(
-        "reached through `..` behind a symbolic link, which could lead elsewhere later",
-    ))?;
+    let given = without_parents(&std::path::absolute(path).map_err(io)?)
+        .map_err(io)?
+        .ok_or(kind("reached through `..` behind a symbolic link, which could lead elsewhere later"))?;
     let mut paths = vec![fs::canonicalize(path).map_err(io)?, given];
     paths.dedup();
     Ok((text, paths))

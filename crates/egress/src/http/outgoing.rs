@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{grant::Grant, rescue::Refusal};
 
@@ -18,6 +20,20 @@ use crate::{grant::Grant, rescue::Refusal};
 pub(crate) enum Outgoing {
     /// Read as it is sent.
     Streamed(Upload),
+    /// Read whole before, because it says what the request asks for.
+    Whole(Held),
+}
+
+/// A body in memory, with its place among those that may be.
+pub(crate) struct Held {
+    body: Full<Bytes>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Held {
+    pub(crate) fn new(bytes: Bytes, place: OwnedSemaphorePermit) -> Self {
+        Self { body: Full::new(bytes), _place: place }
+    }
 }
 
 /// A body that is streamed as long as the grant holds and the endpoint's bound is not reached.
@@ -40,6 +56,13 @@ struct State {
 }
 
 impl Progress {
+    /// Of a body that is in memory: the origin may take it as slowly as it likes.
+    pub(crate) fn whole() -> Self {
+        let progress = Self::default();
+        progress.0.complete.store(true, Ordering::Relaxed);
+        progress
+    }
+
     /// Why it was stopped, if the door stopped it.
     pub(crate) fn stopped(&self) -> Option<Refusal> {
         self.0.stopped.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -94,6 +117,9 @@ impl Body for Outgoing {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadStopped>>> {
         match &mut *self {
+            Self::Whole(held) => {
+                Pin::new(&mut held.body).poll_frame(cx).map(|f| f.map(|f| f.map_err(|never| match never {})))
+            }
             Self::Streamed(upload) => match Pin::new(&mut upload.inner).poll_frame(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(None) => {
@@ -113,12 +139,14 @@ impl Body for Outgoing {
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Whole(held) => held.body.is_end_stream(),
             Self::Streamed(upload) => upload.inner.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Whole(held) => held.body.size_hint(),
             Self::Streamed(upload) => upload.inner.size_hint(),
         }
     }

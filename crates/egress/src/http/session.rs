@@ -20,6 +20,7 @@ use super::{
     forward,
     guard::{InFlight, Link},
     head::{Surface, Violation},
+    message,
     outgoing::{Outgoing, Progress, Upload},
     socket::Socket,
 };
@@ -228,7 +229,7 @@ impl Session {
     ) -> Result<Response<Body>, Box<Refused>> {
         let (mut grant, authority, scheme) = self.place(request)?;
         let (method, key) = (request.method().clone(), socket_key(request.headers()));
-        let (request, upload) = match self.judge(&mut grant, request, asked) {
+        let (request, upload) = match self.judge(&mut grant, request, asked).await {
             Ok(judged) => judged,
             Err(refusal) => return Err(Refused::granted(grant, refusal)),
         };
@@ -296,27 +297,38 @@ impl Session {
     }
 
     /// Brings a request into the form that is judged, asks the policy, and makes of it what is sent.
-    fn judge(
+    async fn judge(
         &self,
         grant: &mut Grant,
         request: &mut Request<Option<Incoming>>,
         asked: &mut Asked,
     ) -> Result<(Request<Outgoing>, Progress), Refusal> {
         let terms = grant.permit().shared_terms();
-        let (canonical, facts) = canonical(request, &terms)?;
+        let (canonical, mut facts) = canonical(request, &terms)?;
         asked.path.clone_from(&facts.path);
         let size = request.body().as_ref().and_then(|body| hyper::body::Body::size_hint(body).exact());
         let most = terms.limits.request_body;
         if most.zip(size).is_some_and(|(most, size)| size > most) {
             return Err(Refusal::BodyTooLarge);
         }
+        let mut held = None;
+        if let Some(kind) = message::kind(terms.protocol) {
+            let bounds = (&self.shared.room, &self.shared.config.timers);
+            (facts.operations, held) = message::read(kind, &facts, &terms, request.body_mut(), bounds).await?;
+        }
         grant.authorize(&facts)?;
         if !self.shared.rates.take(&terms) {
             return Err(Refusal::RateLimited);
         }
-        let Some(body) = request.body_mut().take() else { return Err(Violation::Line("no body").into()) };
-        let (upload, progress) = Upload::new(body, grant.clone(), most);
-        Ok((forward::rebuild(canonical.map(|()| Outgoing::Streamed(upload))), progress))
+        let (body, progress) = match (held, request.body_mut().take()) {
+            (Some(held), _) => (Outgoing::Whole(held), Progress::whole()),
+            (None, Some(body)) => {
+                let (upload, progress) = Upload::new(body, grant.clone(), most);
+                (Outgoing::Streamed(upload), progress)
+            }
+            (None, None) => return Err(Violation::Line("no body").into()),
+        };
+        Ok((forward::rebuild(canonical.map(|()| body)), progress))
     }
 
     /// Sends on a connection at rest, else on a new one. One that turns out to be closed before anything was sent is

@@ -8,6 +8,7 @@ mod direct;
 mod forward;
 mod intercept;
 mod names;
+mod protocols;
 mod relay;
 mod reload;
 mod world;

@@ -1,0 +1,85 @@
+//! Requests whose body says what they ask for: read whole, within a bound, before a byte of them is sent.
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use stockade_l7::{
+    Head, Operation, Reading, Unreadable,
+    protocol::{self, Kind},
+};
+use stockade_policy::{Protocol, Request, Terms};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::outgoing::Held;
+use crate::{config::Timers, rescue::Refusal};
+
+/// Bodies held at once, over all connections. With [`protocol::MAX_BODY`] a bound on memory.
+const HELD: usize = 64;
+
+/// Room for bodies that are held.
+pub(crate) struct Room(std::sync::Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(std::sync::Arc::new(Semaphore::new(HELD)))
+    }
+}
+
+/// The reader of an endpoint's requests, where they have a reader.
+pub(crate) fn kind(protocol: Protocol) -> Option<Kind> {
+    match protocol {
+        Protocol::Grpc => Some(Kind::Grpc),
+        Protocol::Graphql => Some(Kind::GraphQl),
+        Protocol::JsonRpc => Some(Kind::JsonRpc),
+        Protocol::Mcp => Some(Kind::Mcp),
+        Protocol::Http | Protocol::Tcp => None,
+    }
+}
+
+/// What a request asks for; and its body, where it had to be read for that.
+pub(crate) async fn read(
+    kind: Kind,
+    request: &Request,
+    terms: &Terms,
+    body: &mut Option<Incoming>,
+    (room, timers): (&Room, &Timers),
+) -> Result<(Vec<Operation>, Option<Held>), Refusal> {
+    let max_body = terms.limits.request_body.and_then(|m| usize::try_from(m).ok()).unwrap_or(usize::MAX);
+    let max_body = max_body.min(protocol::MAX_BODY);
+    let head = Head {
+        method: &request.method,
+        path: &request.path,
+        query: &request.query,
+        fields: &request.headers,
+        max_body,
+    };
+    let mut reader = match protocol::reader(kind, &head)? {
+        Reading::Decided(operations) => return Ok((operations, None)),
+        Reading::Body(reader) => reader,
+    };
+    let place = std::sync::Arc::clone(&room.0).acquire_owned();
+    let place = timeout(timers.opening, place).await.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
+    let Some(body) = body.take() else { return Err(Unreadable::Shape.into()) };
+    let bytes = timeout(timers.response, whole(body, max_body, |bytes| reader.feed(bytes))).await;
+    let bytes = bytes.unwrap_or(Err(Unreadable::TooLarge.into()))?;
+    Ok((reader.finish()?, Some(Held::new(bytes, place))))
+}
+
+async fn whole(
+    mut body: Incoming,
+    most: usize,
+    mut feed: impl FnMut(&[u8]) -> Result<(), Unreadable>,
+) -> Result<Bytes, Refusal> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // The client broke off: nobody reads the answer.
+        let Ok(frame) = frame else { return Err(Unreadable::Shape.into()) };
+        let Some(data) = frame.data_ref() else { continue };
+        if read.len() + data.len() > most {
+            return Err(Unreadable::TooLarge.into());
+        }
+        feed(data)?;
+        read.extend_from_slice(data);
+    }
+    Ok(read.freeze())
+}
