@@ -56,7 +56,7 @@ fn door(runtime: &tokio::runtime::Runtime) -> SocketAddr {
     let _entered = runtime.enter();
     let policy = Policy::parse(&[Source::new("bench.yaml", POLICY)]).unwrap();
     let snapshot = Snapshot::compile(&policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
-    let (sender, policy) = tokio::sync::watch::channel(Arc::new(snapshot));
+    let (sender, policy) = tokio::sync::watch::channel(Arc::new(snapshot.into()));
     let (audit, writer) = Audit::start(Settings::new(SandboxId::from_random([1; 8]))).unwrap();
     let door = Config::default().build(Deps {
         policy,

@@ -3,11 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use stockade_audit::Audit;
-use stockade_policy::Snapshot;
 use stockade_tls::{Connector, Interceptor};
 use tokio::sync::watch;
 
-use crate::{door::Door, resolver::Resolve};
+use crate::{door::Door, in_force::InForce, resolver::Resolve};
 
 /// The door's settings. [`Config::default`] is what runs unless a person says otherwise.
 #[derive(Debug, Clone)]
@@ -125,7 +124,7 @@ impl Default for Config {
 /// What the door needs from the rest of the supervisor.
 pub struct Deps {
     /// The policy in force; every decision borrows one snapshot.
-    pub policy: watch::Receiver<Arc<Snapshot>>,
+    pub policy: watch::Receiver<Arc<InForce>>,
     /// Where events go.
     pub audit: Audit,
     /// Names to addresses, outside the sandbox.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use stockade_audit::Audit;
-use stockade_policy::{Door as Front, Snapshot};
+use stockade_policy::Door as Front;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
@@ -22,6 +22,7 @@ use crate::{
     config::{Config, Deps, Tls},
     dns::{self, pool::Pool},
     http::{self, message::Room, rate::Rates, session, stream::Stream},
+    in_force::InForce,
     record::{self, Facts},
     relay::Pipes,
     rescue::Refusal,
@@ -87,7 +88,7 @@ pub struct Counts {
 /// What connections share.
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) policy: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) policy: watch::Receiver<Arc<InForce>>,
     pub(crate) audit: Audit,
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) pool: Pool,
@@ -105,7 +106,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// The policy in force.
-    pub(crate) fn policy(&self) -> Arc<Snapshot> {
+    pub(crate) fn policy(&self) -> Arc<InForce> {
         Arc::clone(&self.policy.borrow())
     }
 

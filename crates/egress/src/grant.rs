@@ -2,9 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use stockade_policy::{
-    Denial, Intent, Permit, Protocol, Request, RequestPermit, RequestVerdict, Snapshot, TlsMode, Verdict,
-};
+use stockade_policy::{Denial, Intent, Permit, Protocol, Request, RequestPermit, RequestVerdict, TlsMode, Verdict};
+use stockade_tls::Extra;
 use stockade_types::Reason;
 use tokio::{net::TcpStream, sync::watch};
 
@@ -12,6 +11,7 @@ use crate::{
     config::Config,
     destination::{self, DestinationError},
     door::Shared,
+    in_force::InForce,
     record::{self, Facts},
     rescue::Refusal,
 };
@@ -24,9 +24,9 @@ pub(crate) struct Grant {
     /// The address dialled, once there is one.
     addr: Option<IpAddr>,
     /// The snapshot that gave the permit, so that requests are decided by the same.
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<InForce>,
     /// Has seen the snapshot that gave the permit, and no later one.
-    policy: watch::Receiver<Arc<Snapshot>>,
+    policy: watch::Receiver<Arc<InForce>>,
     config: Arc<Config>,
 }
 
@@ -66,6 +66,11 @@ impl Grant {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What its endpoint wants towards the host besides what is usual.
+    pub(crate) fn extra(&self) -> Option<&Extra> {
+        self.snapshot.extras.get(&self.permit.terms().endpoint)
     }
 
     /// Notes the address that a kept connection goes to.

@@ -11,6 +11,7 @@ mod dns;
 mod door;
 mod grant;
 mod http;
+mod in_force;
 mod intent;
 mod intercept;
 mod linger;
@@ -27,4 +28,5 @@ mod upstream;
 
 pub use config::{Config, Deps, Tls};
 pub use door::{Counts, Door, Listeners, ServeError};
+pub use in_force::InForce;
 pub use resolver::{Resolve, ResolveError, System};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use stockade_audit::{Action, Audit, Event, Finding, Http, Network};
-use stockade_policy::{Denial, Door, Intent, Permit};
+use stockade_policy::{Denial, Door, Intent, Permit, RequestPermit};
 use stockade_types::{AuthorityError, Generation, HostName, Reason};
 
 use crate::{destination::DestinationError, rescue::Refusal};
@@ -121,9 +121,15 @@ pub(crate) fn request_refusal(facts: Facts<'_>, asked: Option<Asked>, why: &Refu
 }
 
 /// A request let through and answered.
-pub(crate) fn request(facts: Facts<'_>, asked: Asked, status: u16) -> Event {
+pub(crate) fn request(facts: Facts<'_>, permit: &RequestPermit, asked: Asked, status: u16) -> Event {
     let Asked { method, path } = asked;
-    Event::Http(Http { network: facts.network(Action::Allowed), method, path, status })
+    let mut network = facts.network(Action::Allowed);
+    network.rule = permit.rule().map(str::to_owned);
+    if let Some(would) = permit.would_deny() {
+        network.audited = true;
+        explain(&mut network, would);
+    }
+    Event::Http(Http { network, method, path, status })
 }
 
 /// A DNS question for a name that no endpoint knows.

@@ -1,6 +1,6 @@
 //! Connections to origins: dialled and verified under a permit, kept for the next request to the same place.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use http::{Request, Response, Uri, Version, header};
 use hyper::{
@@ -9,9 +9,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use stockade_policy::{Permit, Terms};
+use stockade_policy::Permit;
 use stockade_tls::OriginFault;
-use stockade_types::{Authority, Host, Port};
+use stockade_types::{Authority, Generation, Host, Port};
 use tokio::{
     net::TcpStream,
     task::AbortHandle,
@@ -104,8 +104,8 @@ pub(crate) struct Connection {
     sender: Sender,
     place: Place,
     addr: IpAddr,
-    /// Under which terms it was dialled.
-    terms: Arc<Terms>,
+    /// Of the policy that it was dialled under. A later one may want the origin verified otherwise.
+    generation: Generation,
     /// What the origin was offered.
     offered: &'static [Speech],
     /// When it last had something to do.
@@ -169,7 +169,7 @@ impl Connection {
     ) -> Result<Self, Refusal> {
         let addr = stream.peer_addr().map_err(|_| UpstreamError::Closed)?.ip();
         let alpn: Vec<Vec<u8>> = offered.iter().map(|s| s.alpn().to_vec()).collect();
-        let config = shared.tls.connector.config(&alpn, None);
+        let config = shared.tls.connector.config(&alpn, grant.extra());
         let name = server_name(grant.permit().host()).ok_or(UpstreamError::Closed)?;
         let handshake = TlsConnector::from(config).connect(name, stream);
         let stream = match timeout(shared.config.timers.handshake, handshake).await {
@@ -187,8 +187,8 @@ impl Connection {
     }
 
     fn new(sender: Sender, permit: &Permit, (scheme, offered): (Scheme, &'static [Speech]), addr: IpAddr) -> Self {
-        let (place, terms) = (Place::new(permit, scheme), permit.shared_terms());
-        Self { sender, place, addr, terms, offered, used: Instant::now(), reused: false }
+        let (place, generation) = (Place::new(permit, scheme), permit.generation());
+        Self { sender, place, addr, generation, offered, used: Instant::now(), reused: false }
     }
 
     /// What the origin speaks.

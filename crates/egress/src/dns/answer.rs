@@ -1,9 +1,6 @@
 //! One query in, one response out; no I/O.
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
@@ -42,7 +39,7 @@ pub(super) enum Note {
 }
 
 /// Answers a query, or says nothing to what is no query.
-pub(super) fn answer(query: &[u8], policy: &Arc<Snapshot>, pool: &Pool, ttl: u32) -> Option<Answer> {
+pub(super) fn answer(query: &[u8], policy: &Snapshot, pool: &Pool, ttl: u32) -> Option<Answer> {
     let message = match Message::from_vec(query) {
         Ok(message) => message,
         Err(_) => return malformed(query),
@@ -85,7 +82,7 @@ fn malformed(query: &[u8]) -> Option<Answer> {
     Some(Answer { bytes: response.to_vec().ok()?, note: Note::Nothing })
 }
 
-fn decide(question: &Query, response: &mut Message, policy: &Arc<Snapshot>, pool: &Pool, ttl: u32) -> Note {
+fn decide(question: &Query, response: &mut Message, policy: &Snapshot, pool: &Pool, ttl: u32) -> Note {
     if question.query_class() != DNSClass::IN {
         return fail(response, ResponseCode::Refused);
     }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use stockade_policy::{Door, Intent};
+use stockade_policy::{Door, Intent, RequestPermit};
 use stockade_types::{Authority, Generation, Port};
 use tokio::{net::TcpStream, time::timeout};
 
@@ -229,7 +229,7 @@ impl Session {
     ) -> Result<Response<Body>, Box<Refused>> {
         let (mut grant, authority, scheme) = self.place(request)?;
         let (method, key) = (request.method().clone(), socket_key(request.headers()));
-        let (request, upload) = match self.judge(&mut grant, request, asked).await {
+        let Judged { request, upload, permit } = match self.judge(&mut grant, request, asked).await {
             Ok(judged) => judged,
             Err(refusal) => return Err(Refused::granted(grant, refusal)),
         };
@@ -245,12 +245,12 @@ impl Session {
         };
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            return match self.switch(grant, (connection, response), key, asked).await {
+            return match self.switch((grant, &permit), (connection, response), key, asked).await {
                 Ok(response) => Ok(response),
                 Err((grant, refusal)) => Err(Refused::granted(*grant, refusal)),
             };
         }
-        self.shared.audit.emit(record::request(grant.facts(), asked.clone(), status.as_u16()));
+        self.shared.audit.emit(record::request(grant.facts(), &permit, asked.clone(), status.as_u16()));
         let held =
             Held { shared: Arc::clone(&self.shared), grant, asked: asked.clone(), connection, upload, in_flight };
         let response = forward::rebuild_response(response, &method);
@@ -260,7 +260,7 @@ impl Session {
     /// The origin speaks another protocol from here on, if that was asked for and the answer is one to the question.
     async fn switch(
         &self,
-        grant: Grant,
+        (grant, permit): (Grant, &RequestPermit),
         (connection, mut response): (Connection, Response<Incoming>),
         key: Option<HeaderValue>,
         asked: &Asked,
@@ -272,7 +272,7 @@ impl Session {
         let Ok(upgraded) = hyper::upgrade::on(&mut response).await else {
             return Err((Box::new(grant), UpstreamError::Closed.into()));
         };
-        self.shared.audit.emit(record::request(grant.facts(), asked.clone(), response.status().as_u16()));
+        self.shared.audit.emit(record::request(grant.facts(), permit, asked.clone(), response.status().as_u16()));
         let response = forward::rebuild_switch(response).map(|()| Either::Left(Full::new(Bytes::new())));
         let socket = Socket { grant, upstream: TokioIo::new(upgraded), connection };
         *lock(&self.opened) = Some(Opened::Socket(Box::new(socket)));
@@ -302,7 +302,7 @@ impl Session {
         grant: &mut Grant,
         request: &mut Request<Option<Incoming>>,
         asked: &mut Asked,
-    ) -> Result<(Request<Outgoing>, Progress), Refusal> {
+    ) -> Result<Judged, Refusal> {
         let terms = grant.permit().shared_terms();
         let (canonical, mut facts) = canonical(request, &terms)?;
         asked.path.clone_from(&facts.path);
@@ -316,19 +316,19 @@ impl Session {
             let bounds = (&self.shared.room, &self.shared.config.timers);
             (facts.operations, held) = message::read(kind, &facts, &terms, request.body_mut(), bounds).await?;
         }
-        grant.authorize(&facts)?;
+        let permit = grant.authorize(&facts)?;
         if !self.shared.rates.take(&terms) {
             return Err(Refusal::RateLimited);
         }
-        let (body, progress) = match (held, request.body_mut().take()) {
+        let (body, upload) = match (held, request.body_mut().take()) {
             (Some(held), _) => (Outgoing::Whole(held), Progress::whole()),
             (None, Some(body)) => {
-                let (upload, progress) = Upload::new(body, grant.clone(), most);
-                (Outgoing::Streamed(upload), progress)
+                let (body, upload) = Upload::new(body, grant.clone(), most);
+                (Outgoing::Streamed(body), upload)
             }
             (None, None) => return Err(Violation::Line("no body").into()),
         };
-        Ok((forward::rebuild(canonical.map(|()| body)), progress))
+        Ok(Judged { request: forward::rebuild(canonical.map(|()| body)), upload, permit })
     }
 
     /// Sends on a connection at rest, else on a new one. One that turns out to be closed before anything was sent is
@@ -370,6 +370,13 @@ impl Session {
             stale += 1;
         }
     }
+}
+
+/// A request that may be sent.
+struct Judged {
+    request: Request<Outgoing>,
+    upload: Progress,
+    permit: RequestPermit,
 }
 
 impl Pinned {

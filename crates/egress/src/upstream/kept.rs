@@ -109,8 +109,7 @@ fn may_stay(connection: &Connection, grant: &Grant) -> bool {
 
 impl Connection {
     fn usable(&self, permit: &Permit) -> bool {
-        let same = std::ptr::eq(&*self.terms, permit.terms()) || *self.terms == *permit.terms();
-        !self.closed() && self.used.elapsed() < REST && same
+        !self.closed() && self.used.elapsed() < REST && self.generation == permit.generation()
     }
 
     fn closed(&self) -> bool {
@@ -127,7 +126,7 @@ impl Connection {
             sender: Sender::Http2(sender.clone()),
             place: self.place.clone(),
             addr: self.addr,
-            terms: self.terms.clone(),
+            generation: self.generation,
             offered: self.offered,
             used: Instant::now(),
             reused: true,

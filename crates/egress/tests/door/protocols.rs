@@ -34,7 +34,7 @@ network:
       private_addresses: [192.0.2.0/24]
       allow:
         - {methods: [initialize, tools/list]}
-        - {methods: [tools/call], tools: [read_file], arguments: {path: '/work/**'}}
+        - {methods: [tools/call], tools: [read_file], arguments: {path: '/data/**'}}
     calls:
       hosts: [grpc.test]
       ports: [443]
@@ -132,9 +132,9 @@ fn mcp_is_judged_by_tool_and_argument() {
             )
         };
         arena.passes("mcp.test", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
-        arena.passes("mcp.test", &call("read_file", "/work/a.txt"));
+        arena.passes("mcp.test", &call("read_file", "/data/a.txt"));
         arena.stops("mcp.test", &call("read_file", "/etc/passwd"), NO);
-        arena.stops("mcp.test", &call("delete_file", "/work/a.txt"), NO);
+        arena.stops("mcp.test", &call("delete_file", "/data/a.txt"), NO);
         arena.stops("mcp.test", r#"{"jsonrpc":"2.0","id":1,"method":"resources/list"}"#, NO);
     });
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use stockade_audit::{Action, Audit, Event, Network, Record, Settings, Tap, Writer};
-use stockade_egress::{Config, Deps, Door, Listeners, System, Tls};
+use stockade_egress::{Config, Deps, Door, InForce, Listeners, System, Tls};
 use stockade_policy::{Policy, Posture, Snapshot, Source};
 use stockade_testkit::{
     outer::{self, Outer, RESOLVER},
@@ -63,7 +63,7 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     /// What the command trusts.
     pub(crate) ca: String,
-    policy: watch::Sender<Arc<Snapshot>>,
+    policy: watch::Sender<Arc<InForce>>,
     generation: Cell<u64>,
     audit: Audit,
     records: Arc<Mutex<Vec<Record>>>,
@@ -215,9 +215,9 @@ impl World {
     }
 }
 
-fn snapshot(text: &str, generation: u64) -> Arc<Snapshot> {
+fn snapshot(text: &str, generation: u64) -> Arc<InForce> {
     let policy = Policy::parse(&[Source::new("test.yaml", text)]).unwrap_or_else(|e| panic!("{e}"));
-    Arc::new(Snapshot::compile(&policy, &[], Generation(generation), Posture::Enforce).unwrap())
+    Arc::new(Snapshot::compile(&policy, &[], Generation(generation), Posture::Enforce).unwrap().into())
 }
 
 /// A raw client.
