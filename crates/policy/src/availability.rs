@@ -8,8 +8,6 @@ pub(crate) enum Feature {
     Binaries,
     /// `credentials`.
     Credentials,
-    /// `upstream` of an endpoint.
-    Upstream,
     /// `ask` of an endpoint, and `unmatched: ask`.
     Ask,
     /// `inference`.
@@ -17,8 +15,7 @@ pub(crate) enum Feature {
 }
 
 /// What is not there.
-const NOT_YET: &[Feature] =
-    &[Feature::Binaries, Feature::Credentials, Feature::Upstream, Feature::Ask, Feature::Inference];
+const NOT_YET: &[Feature] = &[Feature::Binaries, Feature::Credentials, Feature::Ask, Feature::Inference];
 
 impl Feature {
     pub(crate) fn available(self) -> bool {

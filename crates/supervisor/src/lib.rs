@@ -10,6 +10,7 @@ mod environment;
 mod error;
 mod examine;
 mod identity;
+mod in_force;
 mod learn;
 mod observer;
 pub mod offline;

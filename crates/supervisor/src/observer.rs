@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use stockade_audit::{Audit, Config as ConfigEvent, Event, Finding, Lifecycle, ProcessActivity};
+use stockade_egress::InForce;
 use stockade_policy::{Policy, Posture, Snapshot};
 use stockade_types::{Escaped, LayerStatus, Reason};
 use tokio::sync::watch;
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use crate::{
     config::{Config, Voice},
     error::Error,
-    prepare,
+    in_force, prepare,
     running::Observer,
 };
 
@@ -21,7 +22,7 @@ const MAX_ARGV: usize = 64;
 pub(crate) struct Recorder<'a> {
     pub(crate) config: &'a Config,
     pub(crate) audit: Audit,
-    pub(crate) policy: watch::Sender<Arc<Snapshot>>,
+    pub(crate) policy: watch::Sender<Arc<InForce>>,
     /// The policy whose fixed sections are in force.
     pub(crate) started_with: Policy,
     pub(crate) uid: u32,
@@ -42,14 +43,14 @@ impl Recorder<'_> {
     }
 
     /// Compiles the files as they are now; the snapshot in force stays when that fails.
-    fn compile(&self) -> Result<Snapshot, Error> {
+    fn compile(&self) -> Result<InForce, Error> {
         let (policy, steering) = prepare::policy(self.config)?;
         if !policy.same_static(&self.started_with) {
             self.say(Voice::Notices, "changes of `filesystem` and `process` take effect at the next start only");
         }
         let generation = self.policy.borrow().generation().next();
         let posture = self.policy.borrow().posture();
-        Ok(Snapshot::compile(&policy, &steering.modules, generation, posture)?)
+        in_force::compile(&policy, &steering, generation, posture)
     }
 
     /// Records the snapshot that the sandbox starts with.

@@ -15,6 +15,7 @@ use stockade_confine::{
     limits::{Limits as LimitPlan, Rlimits},
     plan::{Mode, Plan},
     seccomp::{Arch, Filter},
+    view::Grant,
 };
 use stockade_policy::Policy;
 
@@ -72,6 +73,7 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     let filter = Filter::compile(Arch::native().map_err(filter_error)?, &relax).map_err(filter_error)?;
     let workspace = workspace.as_deref();
     let view = Scene { config, policy: &policy, steering: &steering, account: &account, workspace }.view(hostname);
+    readable_secret(&steering.secrets, &view.grants)?;
     let cwd = view.workspace.clone().unwrap_or_else(|| account.home.clone());
     let mut require = policy.process().require.clone();
     require.extend(config.require.iter().copied());
@@ -93,6 +95,18 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     Ok(Decided { policy, steering, account, plan, filter, limits, environment, cwd, notices })
 }
 
+/// A secret that lies where the command can read it is none. Hiding it would not do: when the file is replaced, as
+/// rotation does, it lies bare for a moment.
+fn readable_secret(secrets: &[PathBuf], grants: &[Grant]) -> Result<(), Error> {
+    match secrets.iter().find(|secret| grants.iter().any(|grant| secret.starts_with(&grant.path))) {
+        None => Ok(()),
+        Some(path) => Err(Error::Option(format!(
+            "{}: a secret that the command could read; keep it outside of every path that is granted to the command",
+            path.display()
+        ))),
+    }
+}
+
 fn filter_error(e: impl std::fmt::Display) -> Error {
     Error::Option(format!("the system call filter cannot be made: {e}"))
 }
@@ -103,6 +117,7 @@ pub(crate) fn policy(config: &Config) -> Result<(Policy, Steering), Error> {
     let mut policy = if steering.sources.is_empty() { Policy::builtin()? } else { Policy::parse(&steering.sources)? };
     policy.allow_endpoints(&config.allow)?;
     steering.read_modules(&policy)?;
+    steering.note_named(&policy)?;
     Ok((policy, steering))
 }
 

@@ -11,7 +11,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use stockade_audit::{Action, Audit, Event, Finding, Network};
 use stockade_confine::nflog::{Log, Refused};
-use stockade_policy::Snapshot;
+use stockade_egress::InForce;
 use stockade_types::Reason;
 use tokio::sync::watch;
 
@@ -26,7 +26,7 @@ impl Refusals {
     ///
     /// # Errors
     /// When the pipe or the thread cannot be made.
-    pub(crate) fn listen(fd: OwnedFd, audit: Audit, policy: watch::Receiver<Arc<Snapshot>>) -> io::Result<Self> {
+    pub(crate) fn listen(fd: OwnedFd, audit: Audit, policy: watch::Receiver<Arc<InForce>>) -> io::Result<Self> {
         let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let mut reader = Reader { log: Log::new(fd), audit, policy, lost: 0 };
         let thread = thread::Builder::new().name("refusals".to_owned()).stack_size(256 * 1024).spawn(move || {
@@ -57,7 +57,7 @@ impl Refusals {
 struct Reader {
     log: Log,
     audit: Audit,
-    policy: watch::Receiver<Arc<Snapshot>>,
+    policy: watch::Receiver<Arc<InForce>>,
     lost: u64,
 }
 

@@ -2,7 +2,7 @@
 //! the descriptor, and never followed through a link that the command could have planted.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Component, Path, PathBuf},
@@ -47,6 +47,8 @@ pub struct Steering {
     /// Every file, for protection and for watching: its canonical path and, where a link leads there, the path as given,
     /// which a reload would follow again.
     pub paths: Vec<PathBuf>,
+    /// Files with keys and secrets: the command must not be able to read them.
+    pub secrets: Vec<PathBuf>,
 }
 
 impl Steering {
@@ -55,13 +57,28 @@ impl Steering {
     /// # Errors
     /// [`SteeringError`].
     pub fn read(files: &[PathBuf]) -> Result<Self, SteeringError> {
-        let mut this = Self { sources: Vec::new(), modules: Vec::new(), paths: Vec::new() };
+        let mut this = Self { sources: Vec::new(), modules: Vec::new(), paths: Vec::new(), secrets: Vec::new() };
         for file in files {
             let (text, paths) = read(file)?;
             this.sources.push(Source { name: file.display().to_string(), text });
             this.paths.extend(paths);
         }
         Ok(this)
+    }
+
+    /// Notes the files that the parsed policy's endpoints name.
+    ///
+    /// # Errors
+    /// [`SteeringError`].
+    pub(crate) fn note_named(&mut self, policy: &Policy) -> Result<(), SteeringError> {
+        let (steering, secret) = crate::in_force::named(policy);
+        for path in &steering {
+            self.paths.extend(places(path)?);
+        }
+        for path in &secret {
+            self.secrets.extend(places(path)?);
+        }
+        Ok(())
     }
 
     /// Reads the Rego modules that the parsed policy names, each relative to the file that names it.
@@ -81,6 +98,24 @@ impl Steering {
 }
 
 fn read(path: &Path) -> Result<(String, Vec<PathBuf>), SteeringError> {
+    let text = String::from_utf8(bytes(path)?).map_err(|_| SteeringError::NotText(path.to_owned()))?;
+    Ok((text, places(path)?))
+}
+
+/// Where a file is protected: its canonical path and the path as given.
+fn places(path: &Path) -> Result<Vec<PathBuf>, SteeringError> {
+    let io = |source| SteeringError::Io { path: path.to_owned(), source };
+    let kind = |what| SteeringError::Kind { path: path.to_owned(), what };
+    let given = without_parents(&std::path::absolute(path).map_err(io)?)
+        .map_err(io)?
+        .ok_or(kind("reached through `..` behind a symbolic link, which could lead elsewhere later"))?;
+    let mut paths = vec![fs::canonicalize(path).map_err(io)?, given];
+    paths.dedup();
+    Ok(paths)
+}
+
+/// Reads a file that steers.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, SteeringError> {
     let io = |source| SteeringError::Io { path: path.to_owned(), source };
     // Non-blocking, so that a FIFO in the place of a policy cannot hold the start up.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -93,13 +128,9 @@ fn read(path: &Path) -> Result<(String, Vec<PathBuf>), SteeringError> {
     if meta.len() > MAX {
         return Err(kind("too large"));
     }
-    let text = text(file, path)?;
-    let given = without_parents(&std::path::absolute(path).map_err(io)?)
-        .map_err(io)?
-        .ok_or(kind("reached through `..` behind a symbolic link, which could lead elsewhere later"))?;
-    let mut paths = vec![fs::canonicalize(path).map_err(io)?, given];
-    paths.dedup();
-    Ok((text, paths))
+    let mut bytes = Vec::new();
+    file.take(MAX).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
 }
 
 /// A path without `..`, if it leads to the same file: where a link stands before a `..`, leaving both out would not.
@@ -117,12 +148,6 @@ fn without_parents(path: &Path) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(Some(plain))
-}
-
-fn text(file: File, path: &Path) -> Result<String, SteeringError> {
-    let mut bytes = Vec::new();
-    file.take(MAX).read_to_end(&mut bytes).map_err(|source| SteeringError::Io { path: path.to_owned(), source })?;
-    String::from_utf8(bytes).map_err(|_| SteeringError::NotText(path.to_owned()))
 }
 
 #[cfg(test)]

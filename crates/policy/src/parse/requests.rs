@@ -69,12 +69,8 @@ pub(crate) fn requests(
     if let Some(node) = fields.get("encoded_slash") {
         found.encoded_slash = r.flag(&Trail::Key(trail, "encoded_slash"), node).unwrap_or_default();
     }
-    if let Some((key, node)) = fields.entry("upstream") {
-        let trail = Trail::Key(trail, "upstream");
-        found.upstream = upstream(r, &trail, node);
-        if !says_nothing(node) {
-            r.gate(Feature::Upstream, &trail, key.at, "`upstream`");
-        }
+    if let Some(node) = fields.get("upstream") {
+        found.upstream = upstream(r, &Trail::Key(trail, "upstream"), node);
     }
     if let Some(why) = opaque(protocol, tls) {
         sealed(r, trail, fields, why);

@@ -11,13 +11,14 @@ use stockade_confine::{
     sandbox::{Sandbox, StartError, Starting},
     seccomp::{Arch, Filter},
 };
-use stockade_policy::{Posture as PolicyPosture, Snapshot, WEB_PORTS};
+use stockade_egress::InForce;
+use stockade_policy::{Posture as PolicyPosture, WEB_PORTS};
 use stockade_types::{Enforcement, Generation, Layer, LayerStatus, SandboxId};
 
 use crate::{
     config::{Config, Posture},
     error::Error,
-    learn,
+    in_force, learn,
     prepare::{self, Decided},
 };
 
@@ -38,7 +39,7 @@ pub(crate) struct Isolated<'a> {
     pub(super) before: Prepared<'a>,
     pub(crate) sandbox: Sandbox,
     pub(super) cgroup: Option<Cgroup>,
-    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) policy: Arc<InForce>,
 }
 
 impl<'a> Prepared<'a> {
@@ -105,8 +106,8 @@ impl<'a> Prepared<'a> {
             Posture::Enforce => PolicyPosture::Enforce,
             Posture::Learn(_) => PolicyPosture::Learn,
         };
-        let modules = &self.decided.steering.modules;
-        let snapshot = Snapshot::compile(&self.decided.policy, modules, Generation::FIRST, posture)?;
+        let Decided { policy, steering, .. } = &self.decided;
+        let policy = in_force::compile(policy, steering, Generation::FIRST, posture)?;
         let mut sandbox = starting.ready(&self.decided.plan)?;
         let none = Enforcement::Absent("not available yet".to_owned());
         if self.decided.plan.require.contains(&Layer::Identity) {
@@ -116,7 +117,7 @@ impl<'a> Prepared<'a> {
         if let Some(failure) = self.decided.plan.unmet(&sandbox.layers) {
             return Err(StartError::Layer(failure).into());
         }
-        Ok(Isolated { before: self, sandbox, cgroup: limits.cgroup, snapshot: Arc::new(snapshot) })
+        Ok(Isolated { before: self, sandbox, cgroup: limits.cgroup, policy: Arc::new(policy) })
     }
 }
 

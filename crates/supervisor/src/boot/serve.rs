@@ -7,8 +7,7 @@ use std::{
 
 use stockade_audit::{Audit, FileSink, HeadHandle, LineSink, Settings, Summary, Tap, Writer};
 use stockade_confine::{limits::Cgroup, sandbox::Sandbox};
-use stockade_egress::{Config as DoorConfig, Deps, Listeners, Tls, resolver};
-use stockade_policy::Snapshot;
+use stockade_egress::{Config as DoorConfig, Deps, InForce, Listeners, Tls, resolver};
 use stockade_tls::{Ca, Connector, Interceptor, Roots};
 use stockade_types::SandboxId;
 use tokio::sync::watch;
@@ -36,7 +35,7 @@ pub(super) struct Serving<'a> {
     pub(super) summary: Summary,
     pub(super) head: Option<HeadHandle>,
     pub(super) learned: Option<(learn::Recording, learn::Output)>,
-    pub(super) policy: watch::Sender<Arc<Snapshot>>,
+    pub(super) policy: watch::Sender<Arc<InForce>>,
     pub(super) refusals: Option<Refusals>,
     pub(super) signals: nix::sys::signal::SigSet,
     /// Everything that can happen while the command runs arrives here.
@@ -47,7 +46,7 @@ pub(super) struct Serving<'a> {
 
 impl<'a> Isolated<'a> {
     pub(super) fn serve(self) -> Result<Serving<'a>, Error> {
-        let Self { before, mut sandbox, cgroup, snapshot } = self;
+        let Self { before, mut sandbox, cgroup, policy } = self;
         let Prepared { config, decided, id, log, learned } = before;
         // Before the first thread, which inherits it.
         let signals = signals::block().map_err(Error::io("block signals"))?;
@@ -55,7 +54,7 @@ impl<'a> Isolated<'a> {
         let summary = Summary::new();
         let learned = learned.map(|output| (learn::Recording::default(), output));
         let (audit, writer) = start_audit(config, &id, log, &summary, learned.as_ref().map(|(r, _)| r))?;
-        let (policy, reader) = watch::channel(snapshot);
+        let (policy, reader) = watch::channel(policy);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_stack_size(512 * 1024)
