@@ -19,6 +19,12 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// One that no file describes.
+    #[must_use]
+    pub fn new(env: String, source: Store, inject: Inject) -> Self {
+        Self { env, source, inject, file: Arc::from(""), at: Position::default() }
+    }
+
     /// Every variable in which the command finds a placeholder.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         let more = match &self.inject {

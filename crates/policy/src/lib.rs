@@ -36,8 +36,8 @@ pub use explain::Explanation;
 pub use host::{SYNTHETIC_V4, SYNTHETIC_V6};
 pub use learn::{Learned, Seen};
 pub use model::{
-    Ancestor, Binary, Caller, Callers, Credential, Endpoint, HostPattern, Inject, Policy, Relaxation, RequestLimits,
-    Store, Upstream, User,
+    Ancestor, Binary, Caller, Callers, Credential, Endpoint, HostPattern, Inject, Part, Policy, Relaxation,
+    RequestLimits, Sigv4, Store, Upstream, User,
 };
 pub use parse::{MAX_HOSTS, MAX_ITEMS, MAX_SOURCES, size};
 pub use snapshot::{Posture, Snapshot};

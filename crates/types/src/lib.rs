@@ -10,6 +10,7 @@ pub mod host;
 pub mod id;
 pub mod layer;
 pub mod reason;
+pub mod secret;
 
 pub use address::{AddressClass, Cidr};
 pub use escape::Escaped;
@@ -17,3 +18,4 @@ pub use host::{Authority, AuthorityError, Host, HostName, Port};
 pub use id::{Generation, SandboxId};
 pub use layer::{Enforcement, Layer, LayerStatus};
 pub use reason::Reason;
+pub use secret::{NotText, Secret};

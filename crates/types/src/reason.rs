@@ -122,6 +122,20 @@ reasons! {
     PolicyRejected = "policy_rejected",
     /// No policy: everything is denied.
     DefaultDeny = "default_deny",
+    /// A placeholder, or a request that needs a credential, where that credential is not bound.
+    CredScope = "cred_scope",
+    /// A placeholder at its own endpoint, in a place where it is not replaced.
+    CredSurface = "cred_surface",
+    /// A placeholder that stands for nothing, or whose value cannot be had.
+    CredUnresolved = "cred_unresolved",
+    /// The value cannot be written where it belongs.
+    CredInvalid = "cred_invalid",
+    /// The command's own token on an endpoint whose credentials Stockade puts in.
+    ForeignCredential = "foreign_credential",
+    /// An AWS request that cannot be signed again.
+    Sigv4 = "sigv4",
+    /// A response held a credential's value; it was replaced.
+    SecretInResponse = "secret_in_response",
     /// The machine around the sandbox is set up weakly.
     OuterWeak = "outer_weak",
 }
