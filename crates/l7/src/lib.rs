@@ -11,6 +11,8 @@ pub mod operation;
 pub mod protocol;
 pub mod sni;
 pub mod sniff;
+pub mod sse;
+pub mod websocket;
 
 pub use http::{MethodError, Slashes, Target, TargetError};
 pub use operation::{GraphQl, GraphQlKind, Mcp, Operation};

@@ -6,6 +6,7 @@ mod http;
 mod ipc;
 mod policy;
 mod protocol;
+mod stream;
 mod tls;
 
 use std::{
@@ -40,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "graphql", run: protocol::graphql, words: protocol::GRAPHQL },
     Target { name: "jsonrpc", run: protocol::jsonrpc, words: protocol::JSON },
     Target { name: "mcp", run: protocol::mcp, words: protocol::JSON },
+    Target { name: "websocket", run: stream::websocket, words: stream::WORDS },
+    Target { name: "sse", run: stream::sse, words: stream::WORDS },
 ];
 
 /// A signature of an outcome.
