@@ -1,6 +1,6 @@
 //! JSON, read so that no other reader can take it for something else.
 
-use std::{cell::Cell, collections::BTreeMap, fmt};
+use std::{cell::Cell, fmt};
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -43,9 +43,9 @@ impl Value {
     }
 }
 
-/// An object: keys in lower case, with their spelling and value.
+/// An object: keys in lower case, by which it is sorted, with their spelling and value.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Object(BTreeMap<String, (String, Value)>);
+pub(crate) struct Object(Vec<(String, String, Value)>);
 
 impl Object {
     /// The value of a key of the protocol, given in the spelling of the protocol; `null` counts as absent.
@@ -55,15 +55,17 @@ impl Object {
 
     /// The same, `null` included.
     pub(crate) fn entry(&self, key: &str) -> Result<Option<&Value>, Unreadable> {
-        match self.0.get(&fold(key)) {
+        let folded = fold(key);
+        let found = self.0.binary_search_by(|(own, ..)| own.cmp(&folded)).ok().and_then(|at| self.0.get(at));
+        match found {
             // encoding/json of Go, for one, would take it for the key.
-            Some((spelling, _)) if spelling != key => Err(Unreadable::KeySpelling),
-            entry => Ok(entry.map(|(_, value)| value)),
+            Some((_, spelling, _)) if spelling != key => Err(Unreadable::KeySpelling),
+            found => Ok(found.map(|(.., value)| value)),
         }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.values().map(|(key, value)| (key.as_str(), value))
+        self.0.iter().map(|(_, key, value)| (key.as_str(), value))
     }
 }
 
@@ -163,12 +165,17 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let inside = self.deeper()?;
-        let mut object = BTreeMap::new();
+        let mut object = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(inside)?;
-            if object.insert(fold(&key), (key, value)).is_some() {
-                return Err(self.refuse(Unreadable::DuplicateKey));
+            // To some readers the text ends there, and the key is another.
+            if key.contains('\0') {
+                return Err(self.refuse(Unreadable::Name));
             }
+            object.push((fold(&key), key, map.next_value_seed(inside)?));
+        }
+        object.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+        if object.windows(2).any(|pair| matches!(pair, [(a, ..), (b, ..)] if a == b)) {
+            return Err(self.refuse(Unreadable::DuplicateKey));
         }
         Ok(Value::Object(Object(object)))
     }

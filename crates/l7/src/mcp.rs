@@ -132,6 +132,8 @@ impl Flat {
             Value::Null => "null".to_owned(),
             Value::Bool(value) => value.to_string(),
             Value::Number(number) => number.clone().ok_or(Unreadable::Number)?,
+            // To some tools the text ends there.
+            Value::String(text) if text.contains('\0') => return Err(Unreadable::Name),
             Value::String(text) => text.clone(),
         };
         if self.arguments.len() >= MAX_ARGUMENTS {

@@ -165,8 +165,8 @@ pub enum Unreadable {
     #[error("not a message of the protocol")]
     Shape,
     /// A method, tool, or other name that is empty, too long or has control characters, or that means something else to
-    /// rules.
-    #[error("a name is empty, too long, reserved, or has control characters")]
+    /// rules; a key or an argument with NUL.
+    #[error("a name is empty, too long, reserved, or has control characters, or an argument has NUL")]
     Name,
     /// `Mcp-Method` or `Mcp-Name` says something else than the body.
     #[error("a header field contradicts the body")]

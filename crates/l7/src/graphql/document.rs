@@ -24,8 +24,13 @@ pub(super) fn operation(text: &str, name: Option<&str>) -> Result<GraphQl, Unrea
         (None | Some(""), _) => return Err(Unreadable::OperationName),
         (name, all) => all.iter().find(|o| o.name == name).ok_or(Unreadable::OperationName)?,
     };
-    let mut roots =
-        Roots { fragments: &document.fragments, within: Vec::new(), done: BTreeSet::new(), fields: Vec::new() };
+    let mut roots = Roots {
+        fragments: &document.fragments,
+        within: Vec::new(),
+        done: BTreeSet::new(),
+        fields: Vec::new(),
+        seen: BTreeSet::new(),
+    };
     roots.add(&found.selections)?;
     Ok(GraphQl {
         kind: found.kind,
@@ -41,6 +46,7 @@ struct Roots<'d, 'a> {
     within: Vec<&'a str>,
     done: BTreeSet<&'a str>,
     fields: Vec<&'a str>,
+    seen: BTreeSet<&'a str>,
 }
 
 impl<'a> Roots<'_, 'a> {
@@ -67,7 +73,7 @@ impl<'a> Roots<'_, 'a> {
     }
 
     fn field(&mut self, field: &'a str) -> Result<(), Unreadable> {
-        if self.fields.contains(&field) {
+        if !self.seen.insert(field) {
             return Ok(());
         }
         if self.fields.len() >= MAX_FIELDS {

@@ -78,6 +78,7 @@ fn arguments_are_flattened() {
     assert_eq!(pairs("null"), "");
     assert_eq!(arguments("[1]"), Err(Unreadable::Shape));
     assert_eq!(arguments(r#"{"a":1e20}"#), Err(Unreadable::Number));
+    assert_eq!(arguments(r#"{"path":"/etc/passwd\u0000.txt"}"#), Err(Unreadable::Name));
     assert_eq!(arguments(r#"{"path":"/tmp","path":"/etc"}"#), Err(Unreadable::DuplicateKey));
     assert_eq!(arguments(r#"{"path":"/tmp","Path":"/etc"}"#), Err(Unreadable::DuplicateKey));
     let many = |n: usize| format!(r#"{{"a":[{}0]}}"#, "0,".repeat(n - 1));
