@@ -1,8 +1,9 @@
 # Decides whether a request may be sent on a permitted connection. See docs/rego-input.md for the input document.
 #
-# The matcher in front of this policy leaves out only rules that cannot match, and tries their patterns: of each row it
-# says which conditions hold. What follows from that is decided here. A rule of `deny` always wins; where there is a
-# list `allow`, only what one of its rules covers may pass; and of a message with several operations each must pass.
+# The matcher in front of this policy tries the patterns of rules: of each row it says which conditions hold. It leaves
+# out rules that do not match, and where several match alike all but the first. What follows is decided here. A rule of
+# `deny` always wins; where there is a list `allow`, only what one of its rules covers may pass; and of a message with
+# several operations each must pass.
 package stockade.request
 
 import data.stockade.graphql
@@ -26,10 +27,9 @@ else := {"effect": "allow", "rule": allowed[0]} if {
 	count(allowed) > 0
 }
 
-else := {"effect": "allow", "rule": covering[0][0]} if {
+else := {"effect": "allow", "rule": covering(input.operations[0])[0]} if {
 	judgeable
-	count(covering) > 0
-	every rules in covering { count(rules) > 0 }
+	every operation in input.operations { count(covering(operation)) > 0 }
 }
 
 # Requests of these protocols are judged as they are; the others by the operations that were read from them.
@@ -54,21 +54,24 @@ judgeable if {
 	every o in input.operations { o.protocol == input.protocol }
 }
 
-denied := [r.id | some r in input.deny; http.matches(r); takes_away(r)]
+denied := [r.id | some r in input.deny; http.matches(r)] if plain
 
-takes_away(_) if plain
-
-takes_away(r) if {
-	some o in r.operations
+else := [r.id |
+	some operation in input.operations
+	some o in operation.deny
+	r := input.deny[o.rule]
+	http.matches(r)
 	operation_matches(o)
-}
+]
 
 allowed := [r.id | some r in input.allow; http.matches(r)]
 
-# For each operation the rules that cover it.
-covering := [rules |
-	some i, _ in input.operations
-	rules := [r.id | some r in input.allow; http.matches(r); operation_matches(r.operations[i])]
+# The rules that cover an operation.
+covering(operation) := [r.id |
+	some o in operation.allow
+	r := input.allow[o.rule]
+	http.matches(r)
+	operation_matches(o)
 ]
 
 operation_matches(o) if {

@@ -117,13 +117,14 @@ pub(crate) enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Say which rule decides a connection, and why
-    Explain {
-        /// Policy file; several are merged
-        #[arg(long, value_name = "FILE", required = true)]
-        policy: Vec<PathBuf>,
-        /// Destination: HOST:PORT, or a URL
-        target: String,
+    /// Say which rule decides a connection or a request, and why
+    Explain(ExplainArgs),
+    /// Say what a change newly allows, and what it no longer does: by rule, each with an example
+    Diff {
+        /// Policy as it is
+        before: PathBuf,
+        /// Policy as it would be
+        after: PathBuf,
         /// Machine-readable output
         #[arg(long)]
         json: bool,
@@ -140,6 +141,28 @@ pub(crate) enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `policy explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Policy file; several are merged
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) policy: Vec<PathBuf>,
+    /// Destination: HOST:PORT, or a URL; one with a path is a request
+    pub(crate) target: String,
+    /// Method of the request; GET, or POST where there is a body
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// Header field of the request
+    #[arg(short = 'H', long, value_name = "NAME: VALUE")]
+    pub(crate) header: Vec<String>,
+    /// File with the body of the request, for endpoints whose protocol is read
+    #[arg(long, value_name = "FILE")]
+    pub(crate) body: Option<PathBuf>,
+    /// Machine-readable output
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,17 +1,20 @@
-//! `policy check | explain | test`.
+//! `policy check | explain | test | diff`.
+
+mod explain;
 
 use std::{fs, path::PathBuf};
 
-use stockade_policy::{Door, Explanation, Intent, Policy, Posture, Rejected, Snapshot, Source, cases};
+use stockade_policy::{Policy, Posture, Rejected, Snapshot, Source, cases};
 use stockade_supervisor::Steering;
-use stockade_types::{Authority, Generation, Port};
+use stockade_types::Generation;
 
 use crate::{Failure, args::PolicyCommand};
 
 pub(crate) fn run(command: PolicyCommand) -> Result<u8, Failure> {
     match command {
         PolicyCommand::Check { files, json } => check(&files, json),
-        PolicyCommand::Explain { policy, target, json } => explain(&policy, &target, json),
+        PolicyCommand::Explain(args) => explain::run(&args),
+        PolicyCommand::Diff { before, after, json } => diff(before, after, json),
         PolicyCommand::Test { policy, cases, json } => test(&policy, &cases, json),
     }
 }
@@ -60,30 +63,16 @@ fn check(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
     }
 }
 
-fn explain(files: &[PathBuf], target: &str, json: bool) -> Result<u8, Failure> {
-    let (_, snapshot) = usable(files)?;
-    let intent = intent(target)?;
-    let explanation: Explanation = snapshot.explain(&intent);
+/// Ends with 1 where the change allows something that was not allowed before.
+fn diff(before: PathBuf, after: PathBuf, json: bool) -> Result<u8, Failure> {
+    let [(_, older), (_, newer)] = [usable(&[before])?, usable(&[after])?];
+    let diff = older.diff(&newer);
     if json {
-        println!("{}", serde_json::to_string(&explanation).map_err(Failure::new)?);
+        println!("{}", serde_json::to_string(&diff).map_err(Failure::new)?);
     } else {
-        println!("{explanation}");
+        print!("{diff}");
     }
-    Ok(u8::from(!explanation.allowed))
-}
-
-/// `host:port`, or a URL whose scheme supplies the port.
-fn intent(target: &str) -> Result<Intent, Failure> {
-    let (rest, default, door) = match target.split_once("://") {
-        Some(("http", rest)) => (rest, Some(Port::HTTP), Door::Forward),
-        Some(("https", rest)) => (rest, Some(Port::HTTPS), Door::Connect),
-        Some((scheme, _)) => return Err(Failure::new(format_args!("{scheme}: expected http or https, or HOST:PORT"))),
-        None => (target, None, Door::Connect),
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let Authority { host, port } = Authority::parse(authority, default)
-        .map_err(|e| Failure::new(format_args!("{target}: {e}; write HOST:PORT or a URL")))?;
-    Ok(Intent::new(door, host, port))
+    Ok(u8::from(!diff.newly_allowed.is_empty()))
 }
 
 fn test(files: &[PathBuf], case_files: &[PathBuf], json: bool) -> Result<u8, Failure> {
@@ -114,20 +103,4 @@ fn test(files: &[PathBuf], case_files: &[PathBuf], json: bool) -> Result<u8, Fai
         println!("{passed} passed, {failed} failed");
     }
     Ok(u8::from(failed > 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets() {
-        let parse = |t: &str| intent(t).map(|i| (i.door, i.host.to_string(), i.port.get())).map_err(|f| f.text);
-        assert_eq!(parse("https://a.test/x?y"), Ok((Door::Connect, "a.test".into(), 443)));
-        assert_eq!(parse("http://a.test:8080"), Ok((Door::Forward, "a.test".into(), 8080)));
-        assert_eq!(parse("a.test:22"), Ok((Door::Connect, "a.test".into(), 22)));
-        for bad in ["a.test", "ftp://a.test", "http://u@a.test", ""] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -68,3 +68,6 @@ impl Binaries {
         callers.binaries.iter().filter_map(place).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

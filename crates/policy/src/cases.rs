@@ -1,4 +1,4 @@
-//! Policies tested like code: YAML cases of a connection and the answer it must get.
+//! Policies tested like code: YAML cases of a connection or request and the answer it must get.
 //!
 //! ```yaml
 //! policy: |                     # for all cases; left out: the policy being tested
@@ -9,16 +9,26 @@
 //!     want: deny                # allow, deny, or reject: the policy itself must be refused
 //!     reason: no_policy         # for deny
 //!     endpoint: api             # for allow
+//!     rule: allow[0]            # the rule of the endpoint that decided
+//!     would: l7                 # for allow by `mode: audit`: the reason of the denial that would have been
 //!     message: part of it       # for reject, or of a denial's detail
 //!     policy: …                 # for this case alone
 //!     rego: …                   # a user module, for this case alone
+//!   - note: a request
+//!     input:
+//!       {host: api.example.org, port: 443, method: POST, target: "/x?y=z", headers: {accept: text/plain},
+//!        operations: [{jsonrpc: {method: eth_call}}]}   # or grpc, graphql, mcp: as the protocol's reader gives them
+//!     want: allow
 //! ```
 
-use serde::Serialize;
-use stockade_types::{Generation, Host, Port, Reason};
+mod input;
 
+use serde::Serialize;
+use stockade_types::{Generation, Reason};
+
+use self::input::Input;
 use crate::{
-    decision::{Denial, Door, Intent, Permit, Verdict},
+    decision::{Denial, RequestVerdict, Verdict},
     diagnostic::{Position, Rejected, Report, Source},
     model::Policy,
     parse::fields::{Fields, Reader, Trail},
@@ -47,10 +57,12 @@ enum Want {
 struct Case {
     note: String,
     at: Position,
-    intent: Option<Intent>,
+    input: Option<Input>,
     want: Want,
     reason: Option<Reason>,
     endpoint: Option<String>,
+    rule: Option<String>,
+    would: Option<Reason>,
     message: Option<String>,
     policy: Option<Source>,
     rego: Option<Source>,
@@ -85,7 +97,7 @@ pub fn run(source: &Source, snapshot: &Snapshot) -> Result<Vec<Outcome>, Rejecte
 }
 
 fn case(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, common: Option<&Source>) -> Option<Case> {
-    let known = ["note", "input", "want", "reason", "endpoint", "message", "policy", "rego"];
+    let known = ["note", "input", "want", "reason", "endpoint", "rule", "would", "message", "policy", "rego"];
     let fields = r.fields(trail, node, &known)?;
     let text = |r: &mut Reader<'_>, key: &str| {
         fields.get(key).and_then(|n| r.text(&Trail::Key(trail, key), n)).map(str::to_owned)
@@ -98,8 +110,8 @@ fn case(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, common: Option<&Sour
             None
         }
     }?;
-    let intent = match fields.get("input") {
-        Some(node) => Some(input(r, &Trail::Key(trail, "input"), node)?),
+    let input = match fields.get("input") {
+        Some(node) => Some(input::input(r, &Trail::Key(trail, "input"), node)?),
         None if want == Want::Reject => None,
         None => {
             r.error(trail, node.at, "`input` is missing", None);
@@ -109,46 +121,59 @@ fn case(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node, common: Option<&Sour
     let case = Case {
         note: text(r, "note").unwrap_or_default(),
         at: node.at,
-        intent,
+        input,
         want,
-        reason: reason(r, trail, fields),
+        reason: reason(r, trail, fields, "reason"),
         endpoint: text(r, "endpoint"),
+        rule: text(r, "rule"),
+        would: reason(r, trail, fields, "would"),
         message: text(r, "message"),
         policy: text(r, "policy").map(|t| Source::new("policy", t)).or_else(|| common.cloned()),
         rego: text(r, "rego").map(|t| Source::new("module.rego", t)),
     };
     let at_odds = match want {
         Want::Allow => case.reason.is_some() || case.message.is_some(),
-        Want::Deny => case.endpoint.is_some(),
-        Want::Reject => case.endpoint.is_some() || case.reason.is_some() || case.intent.is_some(),
+        Want::Deny => case.endpoint.is_some() || case.would.is_some(),
+        Want::Reject => {
+            let more = case.rule.is_some() || case.would.is_some() || case.input.is_some();
+            more || case.endpoint.is_some() || case.reason.is_some()
+        }
     };
     if at_odds {
-        let help = "allow: endpoint; deny: reason, message; reject: message and no input";
+        let help = "allow: endpoint, rule, would; deny: reason, rule, message; reject: message and no input";
         r.error(trail, node.at, "a key that does not go with `want`", Some(help.to_owned()));
     }
     Some(case)
 }
 
-fn reason(r: &mut Reader<'_>, trail: &Trail<'_>, fields: Fields<'_>) -> Option<Reason> {
+fn reason(r: &mut Reader<'_>, trail: &Trail<'_>, fields: Fields<'_>, key: &str) -> Option<Reason> {
     let words: Vec<_> = Reason::ALL.iter().map(|r| (r.code(), *r)).collect();
-    r.word(&Trail::Key(trail, "reason"), fields.get("reason")?, "reason", &words)
+    r.word(&Trail::Key(trail, key), fields.get(key)?, "reason", &words)
 }
 
-fn input(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<Intent> {
-    let fields = r.fields(trail, node, &["door", "host", "port"])?;
-    let doors = [("connect", Door::Connect), ("forward", Door::Forward), ("transparent", Door::Transparent)];
-    let door = match fields.get("door") {
-        Some(node) => r.word(&Trail::Key(trail, "door"), node, "door", &doors)?,
-        None => Door::Connect,
-    };
-    let (Some(host), Some(port)) = (fields.get("host"), fields.get("port")) else {
-        r.error(trail, node.at, "`host` or `port` is missing", None);
-        return None;
-    };
-    let host = r.parsed(&Trail::Key(trail, "host"), host, |t| Host::parse(t).map_err(|e| e.to_string()))?;
-    let port = r.number(&Trail::Key(trail, "port"), port, 1..=i64::from(u16::MAX))?;
-    let port = u16::try_from(port).ok().and_then(Port::new)?;
-    Some(Intent::new(door, host, port))
+/// What a snapshot says to a case: what allows it, or the denial.
+enum Answer {
+    Allow { endpoint: String, rule: Option<String>, would: Option<Denial> },
+    Deny(Denial),
+}
+
+impl Answer {
+    fn to(input: &Input, snapshot: &Snapshot) -> Self {
+        let permit = match snapshot.authorize(&input.intent) {
+            Verdict::Allow(permit) => permit,
+            Verdict::Deny(denial) => return Self::Deny(denial),
+        };
+        let endpoint = permit.terms().endpoint.clone();
+        let Some(request) = &input.request else {
+            return Self::Allow { endpoint, rule: None, would: permit.would_deny().cloned() };
+        };
+        match snapshot.authorize_request(&permit, request) {
+            RequestVerdict::Allow(given) => {
+                Self::Allow { endpoint, rule: given.rule().map(str::to_owned), would: given.would_deny().cloned() }
+            }
+            RequestVerdict::Deny(denial) => Self::Deny(denial),
+        }
+    }
 }
 
 impl Case {
@@ -173,24 +198,38 @@ impl Case {
     }
 
     fn judged(&self, snapshot: &Snapshot) -> Option<String> {
-        match (self.want, snapshot.authorize(self.intent.as_ref()?)) {
-            (Want::Allow, Verdict::Allow(permit)) => self.endpoint_differs(&permit),
-            (Want::Allow, Verdict::Deny(d)) => Some(format!("denied: {} ({})", d.detail, d.reason)),
-            (_, Verdict::Allow(permit)) => Some(format!("allowed by endpoint `{}`", permit.terms().endpoint)),
-            (_, Verdict::Deny(denial)) => self.denial_differs(&denial),
+        match (self.want, Answer::to(self.input.as_ref()?, snapshot)) {
+            (Want::Allow, Answer::Allow { endpoint, rule, would }) => self.allowance_differs(&endpoint, rule, would),
+            (Want::Allow, Answer::Deny(d)) => Some(format!("denied: {} ({})", d.detail, d.reason)),
+            (_, Answer::Allow { endpoint, rule, .. }) => {
+                let by = rule.map(|rule| format!(", {rule}")).unwrap_or_default();
+                Some(format!("allowed by endpoint `{endpoint}`{by}"))
+            }
+            (_, Answer::Deny(denial)) => self.denial_differs(&denial),
         }
     }
 
-    fn endpoint_differs(&self, permit: &Permit) -> Option<String> {
-        let got = permit.terms().endpoint.as_str();
-        let want = self.endpoint.as_deref().filter(|want| *want != got)?;
-        Some(format!("allowed by endpoint `{got}`, not `{want}`"))
+    fn allowance_differs(&self, got: &str, rule: Option<String>, would: Option<Denial>) -> Option<String> {
+        if let Some(want) = self.endpoint.as_deref().filter(|want| *want != got) {
+            return Some(format!("allowed by endpoint `{got}`, not `{want}`"));
+        }
+        let would = would.map(|denial| denial.reason);
+        match (self.would, would) {
+            (want, got) if want == got => self.rule_differs(rule.as_deref().unwrap_or("no rule")),
+            (_, Some(got)) => Some(format!("would be denied for {got}")),
+            (_, None) => Some("would not be denied".to_owned()),
+        }
+    }
+
+    fn rule_differs(&self, got: &str) -> Option<String> {
+        let want = self.rule.as_deref().filter(|want| got != *want && !got.ends_with(&format!(".{want}")))?;
+        Some(format!("decided by {got}, not {want}"))
     }
 
     fn denial_differs(&self, denial: &Denial) -> Option<String> {
         match self.reason.filter(|want| *want != denial.reason) {
             Some(want) => Some(format!("denied for {}, not {want}", denial.reason)),
-            None => self.differs(&denial.detail),
+            None => self.rule_differs(&denial.rule).or_else(|| self.differs(&denial.detail)),
         }
     }
 

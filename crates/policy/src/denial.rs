@@ -2,7 +2,7 @@
 
 mod request;
 
-pub(crate) use request::{by_rule, no_rule, shown};
+pub(crate) use request::{by_rule, no_rule, quoted, shown};
 
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 

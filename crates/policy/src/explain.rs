@@ -1,7 +1,10 @@
 //! Why a connection is allowed or denied: every endpoint that covers the host, what matched, what decided.
 
+mod request;
+
 use std::fmt;
 
+pub use request::{RequestExplanation, RuleExplained};
 use serde::Serialize;
 use stockade_types::{Generation, Host};
 
@@ -179,6 +182,42 @@ mod tests {
             endpoint `api` at p.yaml:4:5: api.example.org covers the host; port matches [443]\n  \
             endpoint `all` at p.yaml:5:5: **.example.org covers the host; port does not match [22]\n";
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn a_request() {
+        let text = "version: 1\nnetwork:\n  endpoints:\n    api:\n      hosts: [a.test.example]\n      \
+            allow:\n        - {methods: [GET], paths: [/a/**]}\n        - {headers: {x: y}}\n      deny: [{paths: [/a/b]}]\n";
+        let policy = Policy::parse(&[Source::new("p.yaml", text)]).unwrap();
+        let snapshot = Snapshot::compile(&policy, &[], Generation(7), Posture::Enforce).unwrap();
+        let Authority { host, port } = Authority::parse("a.test.example:443", None).unwrap();
+        let intent = Intent::new(Door::Connect, host, port);
+        let asked = |method: &str, path: &str| {
+            let request = crate::Request {
+                method: method.to_owned(),
+                path: path.to_owned(),
+                query: Vec::new(),
+                headers: Vec::new(),
+                operations: Vec::new(),
+            };
+            snapshot.explain_request(&intent, &request)
+        };
+        let on = "on a.test.example:443 (connect): allowed by endpoint `api` (protocol http, tls inspect), generation 7\n  \
+            endpoint `api` at p.yaml:4:5: a.test.example covers the host; port matches [443]\n";
+        let rules = "network.endpoints.api";
+        let want = format!(
+            "GET /a/c: allowed by {rules}.allow[0]\n  {rules}.deny[0]: does not apply: paths\n  {rules}.allow[0]: applies\n  \
+             {rules}.allow[1]: does not apply: headers\n{on}"
+        );
+        assert_eq!(asked("GET", "/a/c").to_string(), want);
+        let text = asked("POST", "/c").to_string();
+        let part = format!(
+            "{rules}.allow[0]: does not apply: methods, paths\n  {rules}.allow[1]: does not apply: headers\n  \
+             l7 ({rules}.allow): no rule in `allow` of endpoint `api` covers POST /c\n  to allow it:\n"
+        );
+        assert!(text.contains(&part), "{text}");
+        let json = serde_json::to_value(asked("GET", "/a/b")).unwrap();
+        assert_eq!((&json["allowed"], &json["denial"]["reason"]), (&false.into(), &"policy_deny".into()));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Patterns of request rules, compiled. They match canonical text only: what is judged has been normalised before.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+};
 
 /// A pattern of a value: `*` stands for any run of characters, also none. Everything else is itself, case included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,6 +36,11 @@ impl Glob {
             }
         }
         true
+    }
+
+    /// A text that it matches.
+    pub(crate) fn example(&self) -> String {
+        self.parts.join("x")
     }
 }
 
@@ -83,12 +91,29 @@ impl PathGlob {
         Self { segments: text.strip_prefix('/').unwrap_or(text).split('/').map(segment).collect() }
     }
 
-    /// The first segment, where every path that matches begins with it.
-    pub(crate) fn first_literal(&self) -> Option<&str> {
-        match self.segments.first() {
-            Some(Segment::Literal(text)) => Some(text),
-            _ => None,
+    /// The segments that every path that matches begins with.
+    pub(crate) fn beginning(&self) -> Vec<&str> {
+        self.segments
+            .iter()
+            .map_while(|segment| match segment {
+                Segment::Literal(text) => Some(&**text),
+                Segment::One | Segment::Within(_) | Segment::Many => None,
+            })
+            .collect()
+    }
+
+    /// A path that it matches, encoded, with `many` in the place of each `**`.
+    pub(crate) fn example(&self, many: &str) -> String {
+        let mut path = String::new();
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => encode(&mut path, text),
+                Segment::One => path.push_str("/x"),
+                Segment::Within(glob) => encode(&mut path, &glob.example()),
+                Segment::Many => path.push_str(many),
+            }
         }
+        if path.is_empty() { "/".to_owned() } else { path }
     }
 
     /// Whether the pattern matches all segments of a path. Each `**` remembers one place to try again from, the last:
@@ -114,6 +139,19 @@ impl PathGlob {
             let Some((after, from)) = again.filter(|(_, from)| *from < path.len()) else { return false };
             again = Some((after, from + 1));
             (p, s) = (after, from + 1);
+        }
+    }
+}
+
+/// Adds a segment, percent-encoded.
+fn encode(path: &mut String, segment: &str) {
+    path.push('/');
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(path, "%{byte:02X}");
         }
     }
 }
@@ -156,6 +194,10 @@ mod tests {
         ] {
             yes.iter().for_each(|t| assert!(path(pattern, t), "{pattern} {t}"));
             no.iter().for_each(|t| assert!(!path(pattern, t), "{pattern} {t}"));
+            ["", "/m", "/m/n"].iter().for_each(|many| {
+                let example = PathGlob::new(pattern).example(many);
+                assert!(path(pattern, &example), "{pattern} {example}");
+            });
         }
     }
 

@@ -1,5 +1,7 @@
 //! Learning: what was seen, as the least policy that allows it.
 
+mod requests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -8,7 +10,8 @@ use std::{
 
 use stockade_types::{AddressClass, Host, Port};
 
-use crate::{denial::list, host};
+use self::requests::Requests;
+use crate::{decision::Request, denial::list, host};
 
 /// Most hosts remembered, and most ports of one. The command chooses where it connects; this bounds what that costs.
 const MAX_HOSTS: usize = 10_000;
@@ -28,8 +31,17 @@ pub enum Seen {
 /// What a learning run saw.
 #[derive(Debug, Clone, Default)]
 pub struct Learned {
-    hosts: BTreeMap<Host, BTreeMap<Port, BTreeSet<Seen>>>,
+    hosts: BTreeMap<Host, BTreeMap<Port, Traffic>>,
     dropped: u64,
+    dropped_requests: u64,
+}
+
+/// What was seen on one port of a host.
+#[derive(Debug, Clone, Default)]
+struct Traffic {
+    spoken: BTreeSet<Seen>,
+    /// Present where requests could be read: nothing was relayed unread there.
+    requests: Option<Requests>,
 }
 
 impl Learned {
@@ -41,15 +53,33 @@ impl Learned {
 
     /// Notes one connection.
     pub fn observe(&mut self, host: &Host, port: Port, seen: Seen) {
-        let room = self.hosts.len() < MAX_HOSTS || self.hosts.contains_key(host);
-        if room {
-            let ports = self.hosts.entry(host.clone()).or_default();
-            if ports.len() < MAX_PORTS || ports.contains_key(&port) {
-                ports.entry(port).or_default().insert(seen);
-                return;
-            }
+        match self.traffic(host, port) {
+            Some(traffic) => drop(traffic.spoken.insert(seen)),
+            None => self.dropped = self.dropped.saturating_add(1),
         }
-        self.dropped = self.dropped.saturating_add(1);
+    }
+
+    /// Notes one request that was read, in the clear or on an inspected connection.
+    pub fn see_request(&mut self, host: &Host, port: Port, method: &str, path: &str) {
+        let Some(traffic) = self.traffic(host, port) else {
+            self.dropped = self.dropped.saturating_add(1);
+            return;
+        };
+        let requests = traffic.requests.get_or_insert_default();
+        let noted = Request::parse(method, path, &[]).is_ok_and(|r| requests.add(&r.method, &r.path));
+        if !noted {
+            self.dropped_requests = self.dropped_requests.saturating_add(1);
+        }
+    }
+
+    /// Where to note something, if there is room for it.
+    fn traffic(&mut self, host: &Host, port: Port) -> Option<&mut Traffic> {
+        if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(host) {
+            return None;
+        }
+        let ports = self.hosts.entry(host.clone()).or_default();
+        let room = ports.len() < MAX_PORTS || ports.contains_key(&port);
+        room.then(|| ports.entry(port).or_default())
     }
 
     /// Whether nothing was seen.
@@ -58,8 +88,8 @@ impl Learned {
         self.hosts.is_empty()
     }
 
-    /// The least policy that allows what was seen: hosts as they were named, ports as they were used. The order is
-    /// that of the names. Hosts that no policy can allow are named in comments.
+    /// The least policy that allows what was seen: hosts as they were named, ports as they were used, and where
+    /// requests were read, their methods and paths. The order is that of the names. Hosts that no policy can allow are named in comments.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         let mut text = String::from("version: 1\nnetwork:\n  endpoints:\n");
@@ -70,16 +100,8 @@ impl Learned {
                 refused.push(format!("# not allowed: {host}: {why}\n"));
                 continue;
             }
-            let (opaque, web): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                ports.iter().partition(|(_, seen)| seen.contains(&Seen::Opaque));
-            if !web.is_empty() {
-                let clear = web.iter().all(|(port, seen)| **port == Port::HTTP && !seen.contains(&Seen::Tls));
-                let tls = if clear { "" } else { "      tls: passthrough\n" };
-                endpoint(&mut text, host, "", web.keys().copied(), tls);
-                written += 1;
-            }
-            if !opaque.is_empty() {
-                endpoint(&mut text, host, "-tcp", opaque.keys().copied(), "      protocol: tcp\n");
+            for (kind, ports) in kinds(ports) {
+                endpoint(&mut text, host, &kind.suffix, ports, &kind.last);
                 written += 1;
             }
         }
@@ -91,11 +113,53 @@ impl Learned {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "# {} more connections were not recorded", self.dropped);
         }
+        if self.dropped_requests > 0 {
+            let _ = writeln!(text, "# {} more requests were not recorded and are not allowed", self.dropped_requests);
+        }
         text
     }
 }
 
-fn endpoint<'p>(text: &mut String, host: &Host, suffix: &str, ports: impl Iterator<Item = &'p Port>, last: &str) {
+/// An endpoint of a host: what its name ends in, and what it says.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    suffix: String,
+    last: String,
+}
+
+/// Ports of one host by what must be said about them.
+fn kinds(ports: &BTreeMap<Port, Traffic>) -> Vec<(Kind, BTreeSet<Port>)> {
+    let (mut opaque, mut sealed) = (BTreeSet::new(), BTreeSet::new());
+    let mut read: BTreeMap<String, BTreeSet<Port>> = BTreeMap::new();
+    let mut clear = true;
+    for (port, traffic) in ports {
+        match &traffic.requests {
+            Some(requests) => drop(read.entry(requests.rules()).or_default().insert(*port)),
+            None if traffic.spoken.contains(&Seen::Opaque) => drop(opaque.insert(*port)),
+            None => {
+                clear &= *port == Port::HTTP && !traffic.spoken.contains(&Seen::Tls);
+                sealed.insert(*port);
+            }
+        }
+    }
+    let mut kinds = Vec::new();
+    let mut add = |suffix: &str, last: String, ports: BTreeSet<Port>| {
+        if !ports.is_empty() {
+            kinds.push((Kind { suffix: suffix.to_owned(), last }, ports));
+        }
+    };
+    let several = read.len() > 1;
+    let beside = if read.is_empty() { "" } else { "-sealed" };
+    for (rules, ports) in read {
+        let port = ports.first().filter(|_| several).map(|port| format!("-{port}"));
+        add(&port.unwrap_or_default(), rules, ports);
+    }
+    add(beside, if clear { String::new() } else { "      tls: passthrough\n".to_owned() }, sealed);
+    add("-tcp", "      protocol: tcp\n".to_owned(), opaque);
+    kinds
+}
+
+fn endpoint(text: &mut String, host: &Host, suffix: &str, ports: BTreeSet<Port>, last: &str) {
     let (name, quoted) = match host {
         Host::Name(name) => (name.to_string(), name.to_string()),
         Host::Addr(IpAddr::V4(a)) => (a.to_string(), a.to_string()),
@@ -106,7 +170,6 @@ fn endpoint<'p>(text: &mut String, host: &Host, suffix: &str, ports: impl Iterat
         0..=64 => name,
         _ => format!("{}-{}", name.chars().take(40).collect::<String>(), short_hash(&name)),
     };
-    let ports: BTreeSet<Port> = ports.copied().collect();
     // Writing to a String cannot fail.
     let _ = write!(text, "    {name}{suffix}:\n      hosts: [{quoted}]\n      ports: {}\n{last}", list(&ports));
     if let Host::Addr(addr) = host
@@ -171,6 +234,44 @@ mod tests {
         (1..=400).for_each(|p| learned.observe(&host, Port::new(p).unwrap(), Seen::Opaque));
         assert_eq!((learned.hosts.len(), learned.hosts[&host].len()), (MAX_HOSTS, MAX_PORTS));
         assert!(learned.to_yaml().ends_with("# 150 more connections were not recorded\n"), "{}", learned.dropped);
+    }
+
+    #[test]
+    fn requests_become_rules() {
+        let mut learned = Learned::new();
+        let host = Host::parse("api.example.org").unwrap();
+        let port = |n| Port::new(n).unwrap();
+        let request = |method: &str, path: &str| Request::parse(method, path, &[]).unwrap();
+        for (at, method, path) in
+            [(443, "GET", "/a/1"), (443, "GET", "/a/2"), (443, "GET", "/a/3"), (80, "POST", "/b"), (8443, "POST", "/b")]
+        {
+            learned.observe(&host, port(at), if at == 443 { Seen::Tls } else { Seen::Http });
+            learned.see_request(&host, port(at), method, path);
+        }
+        learned.observe(&host, port(8080), Seen::Tls);
+        learned.observe(&host, port(22), Seen::Opaque);
+        let text = learned.to_yaml();
+        let want = "version: 1\nnetwork:\n  endpoints:\n    \
+            api.example.org-443:\n      hosts: [api.example.org]\n      ports: [443]\n      allow:\n        - {methods: [GET], paths: [\"/a/*\"]}\n    \
+            api.example.org-80:\n      hosts: [api.example.org]\n      ports: [80, 8443]\n      allow:\n        - {methods: [POST], paths: [/b]}\n    \
+            api.example.org-sealed:\n      hosts: [api.example.org]\n      ports: [8080]\n      tls: passthrough\n    \
+            api.example.org-tcp:\n      hosts: [api.example.org]\n      ports: [22]\n      protocol: tcp\n";
+        assert_eq!(text, want);
+        let policy = Policy::parse(&[Source::new("learned", &text)]).unwrap_or_else(|e| panic!("{e}"));
+        let snapshot = Snapshot::compile(&policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
+        for (at, method, path, allowed) in [
+            (443, "GET", "/a/9", true),
+            (443, "POST", "/a/1", false),
+            (443, "GET", "/b", false),
+            (80, "POST", "/b", true),
+            (80, "GET", "/a/1", false),
+        ] {
+            let Verdict::Allow(permit) = snapshot.authorize(&Intent::new(Door::Connect, host.clone(), port(at))) else {
+                panic!("{at}")
+            };
+            let verdict = snapshot.authorize_request(&permit, &request(method, path));
+            assert_eq!(matches!(verdict, crate::RequestVerdict::Allow(_)), allowed, "{at} {method} {path}");
+        }
     }
 
     fn host() -> impl Strategy<Value = Host> {

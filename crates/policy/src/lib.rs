@@ -1,6 +1,7 @@
 //! Policy: parse, compile, decide, explain, learn
 #![forbid(unsafe_code)]
 
+mod asked;
 mod availability;
 mod builtin;
 mod caller;
@@ -10,6 +11,7 @@ mod custom;
 pub mod decision;
 mod denial;
 pub mod diagnostic;
+pub mod diff;
 pub mod explain;
 mod facts;
 mod glob;
@@ -26,13 +28,15 @@ mod rule;
 pub mod snapshot;
 mod yaml;
 
+pub use asked::RequestError;
 pub use decision::{
     Denial, Door, Intent, Mode, NameVerdict, Permit, Protocol, Request, RequestPermit, RequestVerdict, Terms, TlsMode,
     Verdict,
 };
 pub use denial::WEB_PORTS;
 pub use diagnostic::{Diagnostic, Position, Rejected, Source};
-pub use explain::Explanation;
+pub use diff::{Change, Diff};
+pub use explain::{Explanation, RequestExplanation};
 pub use host::{SYNTHETIC_V4, SYNTHETIC_V6};
 pub use learn::{Learned, Seen};
 pub use model::{

@@ -11,10 +11,11 @@ use stockade_l7::Operation;
 
 use crate::{
     decision::{Protocol, Request},
+    explain::RuleExplained,
     facts,
-    glob::{self, Glob, PathGlob},
+    glob::{self, Glob},
     model::Endpoint,
-    rule::{Key, Named, Rule},
+    rule::{Key, Rule},
     snapshot::object,
 };
 
@@ -32,15 +33,20 @@ pub(crate) struct Matcher {
     deny: Side,
     /// Whether a rule looks at header fields.
     pub(crate) headers: bool,
+    /// Whether requests are judged as they are, not by operations.
+    plain: bool,
 }
 
-/// Rules of one effect, by the first segment of their paths.
+/// Rules of one effect, by what their paths begin with.
 #[derive(Debug)]
 struct Side {
     effect: Effect,
     rules: Vec<Compiled>,
-    first: HashMap<Box<str>, Vec<u32>>,
-    anywhere: Vec<u32>,
+    /// By the segments before the first pattern, joined. Two different beginnings may join alike where a segment has an
+    /// encoded slash; that only leaves a rule in.
+    beginnings: HashMap<Box<str>, Vec<u32>>,
+    /// Segments of the longest beginning.
+    longest: usize,
 }
 
 #[derive(Debug)]
@@ -50,11 +56,18 @@ struct Compiled {
     methods: Value,
 }
 
-/// Rows for the base policy.
+/// What the base policy is told about the rules.
 pub(crate) struct Rows {
     /// `None`: the endpoint has no `allow`.
-    pub(crate) allow: Option<Value>,
-    pub(crate) deny: Value,
+    allow: Option<Table>,
+    deny: Table,
+}
+
+/// Rules of one side, and for each operation what it is to them.
+#[derive(Default)]
+struct Table {
+    rows: Vec<Value>,
+    operations: Vec<Vec<Value>>,
 }
 
 /// A request and what every rule looks at.
@@ -74,51 +87,54 @@ impl Matcher {
         let rules = &endpoint.rules;
         let looks = |rule: &Rule| !rule.headers.is_empty();
         Self {
+            plain: endpoint.protocol == Protocol::Http,
             headers: rules.deny.iter().chain(rules.allow.iter().flatten()).any(looks),
             allow: rules.allow.as_ref().map(|list| Side::new(Effect::Allow, list)),
             deny: Side::new(Effect::Deny, &rules.deny),
         }
     }
 
-    /// Rows of the rules that could match.
+    /// The rules that make the verdict. Of those that match the same request or operation one is as good as another,
+    /// and the first is named.
     pub(crate) fn candidates(&self, view: &View<'_>) -> Rows {
-        let rows = |side: &Side| -> Value {
-            let fits = |rule: &&Compiled| rule.rule.may_match(view);
-            side.near(view)
-                .into_iter()
-                .filter_map(|at| side.rules.get(at as usize))
-                .filter(fits)
-                .map(|rule| rule.row(side.effect, view))
-                .collect::<Vec<_>>()
-                .into()
-        };
-        Rows { allow: self.allow.as_ref().map(rows), deny: rows(&self.deny) }
+        let operations = self.operations(view);
+        Rows {
+            allow: self.allow.as_ref().map(|side| side.narrowed(view, operations)),
+            deny: self.deny.narrowed(view, operations),
+        }
     }
 
-    /// Rows of every rule: what Rego would be asked without the narrowing.
+    fn operations<'r>(&self, view: &View<'r>) -> &'r [Operation] {
+        if self.plain { &[] } else { &view.request.operations }
+    }
+
+    /// Every rule and what keeps it from applying, those of `deny` first.
+    pub(crate) fn explain(&self, view: &View<'_>) -> Vec<RuleExplained> {
+        let sides = std::iter::once(&self.deny).chain(&self.allow);
+        let rules = sides.flat_map(|side| side.rules.iter().map(|rule| (side.effect, &rule.rule)));
+        rules
+            .map(|(effect, rule)| RuleExplained { rule: rule.id.to_string(), unfit: rule.unfit(effect, view) })
+            .collect()
+    }
+
+    /// Every rule: what Rego would be asked without the narrowing.
     #[cfg(test)]
     pub(crate) fn all(&self, view: &View<'_>) -> Rows {
-        let rows = |side: &Side| side.rules.iter().map(|rule| rule.row(side.effect, view)).collect::<Vec<_>>().into();
-        Rows { allow: self.allow.as_ref().map(rows), deny: rows(&self.deny) }
+        let operations = self.operations(view);
+        Rows {
+            allow: self.allow.as_ref().map(|side| side.whole(view, operations)),
+            deny: self.deny.whole(view, operations),
+        }
     }
 }
 
 impl Side {
     fn new(effect: Effect, rules: &[Rule]) -> Self {
-        let mut side = Self { effect, rules: Vec::new(), first: HashMap::new(), anywhere: Vec::new() };
+        let mut side = Self { effect, rules: Vec::new(), beginnings: HashMap::new(), longest: 0 };
         for (at, rule) in (0u32..).zip(rules) {
-            let firsts: Option<Vec<&str>> = rule.paths.iter().flatten().map(PathGlob::first_literal).collect();
-            match firsts {
-                Some(firsts) if rule.paths.is_some() => {
-                    for first in firsts {
-                        let list = side.first.entry(first.into()).or_default();
-                        // A rule may begin two of its paths alike; it is one row.
-                        if list.last() != Some(&at) {
-                            list.push(at);
-                        }
-                    }
-                }
-                _ => side.anywhere.push(at),
+            match &rule.paths {
+                Some(paths) => paths.iter().for_each(|path| side.begin(path.beginning(), at)),
+                None => side.begin(Vec::new(), at),
             }
             let methods = rule.methods.iter().flatten().map(|m| Value::from(&**m)).collect::<BTreeSet<_>>();
             side.rules.push(Compiled { id: (&*rule.id).into(), methods: methods.into(), rule: rule.clone() });
@@ -126,14 +142,68 @@ impl Side {
         side
     }
 
-    /// Rules whose paths could begin like the request's, in the order of the policy.
-    fn near(&self, view: &View<'_>) -> Vec<u32> {
-        let mut near = self.anywhere.clone();
-        if let Some(list) = view.segments.first().and_then(|first| self.first.get(&**first)) {
-            near.extend(list);
-            near.sort_unstable();
+    fn begin(&mut self, segments: Vec<&str>, rule: u32) {
+        self.longest = self.longest.max(segments.len());
+        let list = self.beginnings.entry(segments.join("/").into()).or_default();
+        // A rule may begin two of its paths alike; it is one row.
+        if list.last() != Some(&rule) {
+            list.push(rule);
         }
+    }
+
+    /// Rules whose paths could begin like the request's, in the order of the policy. A lookup costs one probe for each
+    /// segment.
+    fn near(&self, view: &View<'_>) -> Vec<u32> {
+        let mut near = self.beginnings.get("").cloned().unwrap_or_default();
+        let mut beginning = String::new();
+        for (i, segment) in view.segments.iter().take(self.longest).enumerate() {
+            if i > 0 {
+                beginning.push('/');
+            }
+            beginning.push_str(segment);
+            near.extend(self.beginnings.get(&*beginning).into_iter().flatten());
+        }
+        near.sort_unstable();
+        near.dedup();
         near
+    }
+}
+
+impl Side {
+    fn narrowed(&self, view: &View<'_>, operations: &[Operation]) -> Table {
+        let near = self.near(view);
+        let near = near.iter().filter_map(|at| self.rules.get(*at as usize));
+        let mut fitting = near.filter(|c| c.rule.fits(self.effect, view));
+        let mut table = Table::default();
+        if operations.is_empty() {
+            table.rows.extend(fitting.next().map(|c| c.row(self.effect, view)));
+            return table;
+        }
+        let fitting: Vec<&Compiled> = fitting.collect();
+        let mut used: Vec<usize> = Vec::new();
+        for operation in operations {
+            let matching = fitting.iter().position(|c| c.rule.matches_operation(self.effect, operation));
+            let pair = matching.and_then(|at| {
+                let place = used.iter().position(|u| *u == at).unwrap_or_else(|| {
+                    used.push(at);
+                    used.len() - 1
+                });
+                Some(fitting.get(at)?.rule.operation(self.effect, operation, place))
+            });
+            table.operations.push(pair.into_iter().collect());
+        }
+        table.rows = used.iter().filter_map(|at| Some(fitting.get(*at)?.row(self.effect, view))).collect();
+        table
+    }
+
+    #[cfg(test)]
+    fn whole(&self, view: &View<'_>, operations: &[Operation]) -> Table {
+        let pairs =
+            |o: &Operation| self.rules.iter().enumerate().map(|(at, c)| c.rule.operation(self.effect, o, at)).collect();
+        Table {
+            rows: self.rules.iter().map(|c| c.row(self.effect, view)).collect(),
+            operations: operations.iter().map(pairs).collect(),
+        }
     }
 }
 
@@ -141,22 +211,14 @@ impl Compiled {
     /// A row of `input.allow` or `input.deny`.
     fn row(&self, effect: Effect, view: &View<'_>) -> Value {
         let rule = &self.rule;
-        let all = |named: &[Named], given: &[(String, String)], absent: bool| {
-            named.iter().all(|(name, globs)| holds(effect, globs, &values(given, name), absent))
-        };
         let mut row = vec![
             ("id", self.id.clone()),
             ("path", rule.path_matches(view).into()),
-            // A parameter that is not there breaks no promise about its values; a header field must be there.
-            ("query", all(&rule.query, &view.request.query, true).into()),
-            ("headers", all(&rule.headers, &view.request.headers, false).into()),
+            ("query", rule.query_fits(effect, view).into()),
+            ("headers", rule.headers_fit(effect, view).into()),
         ];
         if rule.methods.is_some() {
             row.push(("methods", self.methods.clone()));
-        }
-        if !view.request.operations.is_empty() {
-            let operations = view.request.operations.iter().map(|o| rule.operation(effect, o));
-            row.push(("operations", operations.collect::<Vec<_>>().into()));
         }
         crate::input::fields(row)
     }
@@ -167,21 +229,67 @@ impl Rule {
         self.paths.as_ref().is_none_or(|paths| paths.iter().any(|p| p.matches(&view.segments)))
     }
 
-    /// Which of the conditions about an operation hold. What the rule does not name holds.
-    fn operation(&self, effect: Effect, operation: &Operation) -> Value {
-        let mut facts: Vec<(&str, Value)> = Key::ALL.iter().map(|key| (key.word(), true.into())).collect();
+    /// A parameter that is not there breaks no promise about its values.
+    fn query_fits(&self, effect: Effect, view: &View<'_>) -> bool {
+        let given = &view.request.query;
+        self.query.iter().all(|(name, globs)| holds(effect, globs, &values(given, name), true))
+    }
+
+    /// A field that is named must be there.
+    fn headers_fit(&self, effect: Effect, view: &View<'_>) -> bool {
+        let given = &view.request.headers;
+        self.headers.iter().all(|(name, globs)| holds(effect, globs, &values(given, name), false))
+    }
+
+    /// The keys that do not fit. Of the operations those are named of which one does not fit.
+    fn unfit(&self, effect: Effect, view: &View<'_>) -> Vec<String> {
+        let Request { method, operations, .. } = view.request;
+        let mut unfit = Vec::new();
+        let mut note = |fits: bool, key: &str| {
+            if !fits && !unfit.iter().any(|k| k == key) {
+                unfit.push(key.to_owned());
+            }
+        };
+        note(self.methods.as_ref().is_none_or(|m| m.contains(method.as_str())), "methods");
+        note(self.path_matches(view), "paths");
+        note(self.query_fits(effect, view), "query");
+        note(self.headers_fit(effect, view), "headers");
+        for operation in operations {
+            for (key, globs) in &self.operation {
+                note(holds(effect, globs, &facts::values(operation, *key), false), key.word());
+            }
+            note(self.arguments_fit(effect, operation), "arguments");
+        }
+        unfit
+    }
+
+    /// Which of the conditions about an operation hold. What the rule does not name holds. `place`: its row.
+    fn operation(&self, effect: Effect, operation: &Operation, place: usize) -> Value {
+        let mut facts: Vec<(&str, Value)> = vec![("rule", place.into())];
+        facts.extend(Key::ALL.iter().map(|key| (key.word(), Value::from(true))));
         for (key, globs) in &self.operation {
             let fits = holds(effect, globs, &facts::values(operation, *key), false);
             facts.iter_mut().filter(|(word, _)| *word == key.word()).for_each(|(_, fact)| *fact = fits.into());
         }
-        let arguments = |(path, globs): &Named| holds(effect, globs, &facts::argument(operation, path), false);
-        facts.push(("arguments", self.arguments.iter().all(arguments).into()));
+        facts.push(("arguments", self.arguments_fit(effect, operation).into()));
         crate::input::fields(facts)
     }
 
-    /// What most rules fail by, and is quickly seen.
-    fn may_match(&self, view: &View<'_>) -> bool {
-        self.methods.as_ref().is_none_or(|m| m.contains(view.request.method.as_str())) && self.path_matches(view)
+    fn arguments_fit(&self, effect: Effect, operation: &Operation) -> bool {
+        self.arguments.iter().all(|(path, globs)| holds(effect, globs, &facts::argument(operation, path), false))
+    }
+
+    fn matches_operation(&self, effect: Effect, operation: &Operation) -> bool {
+        let fits = |(key, globs): &(Key, Vec<Glob>)| holds(effect, globs, &facts::values(operation, *key), false);
+        self.operation.iter().all(fits) && self.arguments_fit(effect, operation)
+    }
+
+    /// Whether it fits the request, operations aside.
+    fn fits(&self, effect: Effect, view: &View<'_>) -> bool {
+        self.methods.as_ref().is_none_or(|m| m.contains(view.request.method.as_str()))
+            && self.path_matches(view)
+            && self.query_fits(effect, view)
+            && self.headers_fit(effect, view)
     }
 }
 
@@ -201,17 +309,24 @@ fn values<'p>(pairs: &'p [(String, String)], name: &str) -> Vec<&'p str> {
 
 /// The document of the base policy for a request.
 pub(crate) fn document(protocol: Protocol, request: &Request, rows: Rows) -> Value {
+    let Rows { allow, deny } = rows;
     let mut fields = vec![
         ("version", crate::input::VERSION.into()),
         ("kind", "request".into()),
         ("protocol", crate::input::protocol(protocol).into()),
         ("request", object([("method", request.method.as_str().into()), ("path", request.path.as_str().into())])),
-        ("deny", rows.deny),
     ];
-    fields.extend(rows.allow.map(|rows| ("allow", rows)));
     if protocol != Protocol::Http {
-        let of = |o: &Operation| object([("protocol", facts::protocol(o).into())]);
+        let mut pairs = (allow.as_ref().map(|t| t.operations.iter()), deny.operations.iter());
+        let of = |o: &Operation| {
+            let mut about = vec![("protocol", facts::protocol(o).into())];
+            about.extend(pairs.0.as_mut().and_then(Iterator::next).map(|p| ("allow", p.clone().into())));
+            about.extend(pairs.1.next().map(|p| ("deny", p.clone().into())));
+            crate::input::fields(about)
+        };
         fields.push(("operations", request.operations.iter().map(of).collect::<Vec<_>>().into()));
     }
+    fields.push(("deny", deny.rows.into()));
+    fields.extend(allow.map(|table| ("allow", table.rows.into())));
     crate::input::fields(fields)
 }

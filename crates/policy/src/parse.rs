@@ -10,7 +10,7 @@ mod rules;
 mod scalars;
 
 pub use scalars::size;
-pub(crate) use scalars::{method, path_glob};
+pub(crate) use scalars::{method, path_glob, value_glob};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -281,6 +281,19 @@ fn granted_twice(filesystem: &Filesystem, report: &mut Report) {
         let message = format!("{} is both in read_only and in read_write", shown(&grant.path.to_string_lossy()));
         report.extend(Rejected::one("policy", Position::default(), message, None));
     }
+}
+
+/// `binaries` alone, whether or not anything acts on it yet.
+#[cfg(test)]
+pub(crate) fn callers(text: &str) -> Result<Option<Arc<crate::caller::Callers>>, Rejected> {
+    let root = yaml::parse(&Source::new("binaries", text))?;
+    if says_nothing(&root) {
+        return Ok(None);
+    }
+    let mut report = Report::default();
+    let mut r = Reader { file: "binaries", report: &mut report };
+    let callers = requests::callers(&mut r, &Trail::Root, &root);
+    report.finish(callers)
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ use crate::{
 /// asks for, so this bounds what asking can cost in memory. What is longer is decided each time.
 const CACHED: usize = 2_048;
 const MAX_KEY: usize = 1_024;
+/// Most operations of one message. Each is held against each rule.
+const MAX_OPERATIONS: usize = 128;
 
 /// Remembered verdicts.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ impl Snapshot {
     }
 
     /// The endpoint that a permit of this snapshot is of.
-    fn endpoint_of(&self, permit: &Permit) -> Option<(u32, &Endpoint)> {
+    pub(crate) fn endpoint_of(&self, permit: &Permit) -> Option<(u32, &Endpoint)> {
         let at = self.endpoint_at(&permit.terms.endpoint)?;
         let own = self.terms.get(at as usize)?;
         let endpoint = self.endpoints.get(at as usize)?;
@@ -162,6 +164,9 @@ impl Snapshot {
         let asked = Asked { endpoint: at, intent: intent.as_ref(), method, path, query, headers, operations };
         if let Some(outcome) = self.requests.0.get(&asked) {
             return Ok(outcome);
+        }
+        if operations.len() > MAX_OPERATIONS {
+            return Ok(Outcome::Deny(Arc::new(self.too_many())));
         }
         let view = View::new(request);
         let outcome = self.decide_request((endpoint, intent.as_ref()), request, matcher.candidates(&view))?;
@@ -214,6 +219,16 @@ impl Snapshot {
             Opinion::Deny(messages) => Some(denial::by_custom(self.generation, &what, &messages)),
             Opinion::Ask(messages) => Some(denial::asked(self.generation, &what, &messages)),
         })
+    }
+
+    fn too_many(&self) -> Denial {
+        Denial {
+            reason: Reason::Limit,
+            rule: "operations".to_owned(),
+            detail: format!("more than {MAX_OPERATIONS} operations in one message"),
+            suggestion: None,
+            generation: self.generation,
+        }
     }
 
     fn stale(&self) -> Denial {

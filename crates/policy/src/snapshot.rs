@@ -63,6 +63,8 @@ pub struct Snapshot {
     by_name: HashMap<Arc<str>, u32>,
     ports: BTreeSet<u16>,
     digest: String,
+    /// SHA-256 of the modules.
+    pub(crate) modules: String,
     base: Program,
     pub(crate) request: Program,
     pub(crate) custom: Option<Custom>,
@@ -115,6 +117,7 @@ impl Snapshot {
             binaries,
             by_name,
             ports,
+            modules: crate::parse::digest(modules),
             digest: crate::parse::hex(&combined(policy, modules)),
             base,
             request,

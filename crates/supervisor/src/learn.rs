@@ -33,14 +33,22 @@ impl Recording {
         };
         // What a safety rule refused, or what never worked, is no evidence of a need; a question to DNS alone is none.
         if matches!(network.action, Action::Allowed | Action::Closed) && network.door != "dns" {
-            self.add(network, seen);
+            let request = match event {
+                Event::Http(h) => Some((h.method.as_str(), h.path.as_str())),
+                _ => None,
+            };
+            self.add(network, seen, request);
         }
     }
 
-    fn add(&self, network: &Network, seen: Seen) {
+    fn add(&self, network: &Network, seen: Seen, request: Option<(&str, &str)>) {
         let host = network.host.as_deref().and_then(|h| Host::parse(h).ok());
         let (Some(host), Some(port)) = (host, network.port.and_then(Port::new)) else { return };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).observe(&host, port, seen);
+        let mut learned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        learned.observe(&host, port, seen);
+        if let Some((method, path)) = request {
+            learned.see_request(&host, port, method, path);
+        }
     }
 
     /// Writes the policy, replacing the file in one step.

@@ -1,15 +1,18 @@
 //! Denials of requests.
 
+use stockade_l7::{GraphQl, Mcp, Operation};
 use stockade_types::{Escaped, Generation, Reason};
 
 use crate::{
     decision::{Denial, Protocol, Request},
     model::Endpoint,
-    parse::{method, path_glob},
+    parse::{method, path_glob, value_glob},
 };
 
 /// Characters of a path in a message.
 const SHOWN: usize = 200;
+/// Rules of a suggestion; a batch of more kinds of calls is none that a line could allow.
+const MAX_RULES: usize = 4;
 
 /// A request in a sentence: `GET /repos/a`.
 pub(crate) fn shown(request: &Request) -> String {
@@ -42,19 +45,58 @@ pub(crate) fn no_rule(generation: Generation, endpoint: &Endpoint, request: &Req
     }
 }
 
-/// The smallest rule that would allow it, where a rule can say exactly that.
+/// The smallest rules that would allow it, where rules can say exactly that.
 fn suggestion(endpoint: &Endpoint, request: &Request) -> Option<String> {
-    // A star of the path stands for itself.
-    let path = request.path.replace('*', "%2A");
-    path_glob(&path).ok()?;
-    let rule = match endpoint.protocol {
+    let rules = match endpoint.protocol {
         Protocol::Http => {
             method(&request.method).ok().filter(|()| request.method != "*")?;
-            format!("methods: [{}], paths: [{}]", request.method, quoted(&path))
+            // A star of the path stands for itself.
+            let path = request.path.replace('*', "%2A");
+            path_glob(&path).ok()?;
+            vec![format!("methods: [{}], paths: [{}]", request.method, quoted(&path))]
         }
-        Protocol::Grpc | Protocol::Graphql | Protocol::JsonRpc | Protocol::Mcp | Protocol::Tcp => return None,
+        Protocol::Grpc | Protocol::Graphql | Protocol::JsonRpc | Protocol::Mcp => {
+            let mut rules = Vec::new();
+            for operation in &request.operations {
+                let rule = covering(operation)?;
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+            rules
+        }
+        Protocol::Tcp => return None,
     };
-    Some(format!("network:\n  endpoints:\n    {}:\n      allow:\n        - {{{rule}}}", endpoint.name))
+    if rules.is_empty() || rules.len() > MAX_RULES {
+        return None;
+    }
+    let rules: String = rules.iter().map(|rule| format!("\n        - {{{rule}}}")).collect();
+    Some(format!("network:\n  endpoints:\n    {}:\n      allow:{rules}", endpoint.name))
+}
+
+/// What a rule says to cover an operation and nothing beside it.
+fn covering(operation: &Operation) -> Option<String> {
+    // Of the values that a rule names a star stands for more than itself.
+    let exact = |text: &str| (!text.contains('*') && value_glob(text).is_ok()).then(|| quoted(text));
+    Some(match operation {
+        Operation::Grpc { service, method } => {
+            format!("services: [{}], methods: [{}]", exact(service)?, exact(method)?)
+        }
+        Operation::GraphQl(GraphQl { kind, fields, .. }) => {
+            let fields: Vec<String> = fields.iter().map(|f| exact(f)).collect::<Option<_>>()?;
+            format!("operations: [{kind}], fields: [{}]", fields.join(", "))
+        }
+        Operation::JsonRpc { method, .. } => format!("methods: [{}]", exact(method)?),
+        Operation::Mcp(Mcp { method, tool, name, .. }) => {
+            let mut rule = format!("methods: [{}]", exact(method)?);
+            for (key, value) in [("tools", tool), ("names", name)] {
+                if let Some(value) = value {
+                    rule.push_str(&format!(", {key}: [{}]", exact(value)?));
+                }
+            }
+            rule
+        }
+    })
 }
 
 /// Text as a YAML scalar of a flow sequence.

@@ -185,3 +185,6 @@ fn pointer(text: &str) -> Result<String, String> {
         false => Err("not a JSON pointer; write one such as /auth/token".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,12 +129,12 @@ fn credentials(r: &mut Reader<'_>, trail: &Trail<'_>, fields: Fields<'_>) -> Vec
 }
 
 /// `binaries`: a list of executables, or a map that says more about them.
-fn callers(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<Arc<Callers>> {
+pub(super) fn callers(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<Arc<Callers>> {
     let mut callers = Callers::default();
     if let Value::Map(_) = node.value {
         let fields = r.fields(trail, node, &["any", "ancestors", "scripts"])?;
         match fields.get("any") {
-            Some(node) => callers.binaries = r.each(&Trail::Key(trail, "any"), node, binary),
+            Some(node) => callers.binaries = binaries(r, &Trail::Key(trail, "any"), node),
             None => r.error(trail, node.at, "`any` is missing", Some("name the executables".to_owned())),
         }
         if let Some(node) = fields.get("ancestors") {
@@ -146,15 +146,20 @@ fn callers(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<Arc<Cal
             rules::empty_list(r, &trail, node);
         }
     } else {
-        callers.binaries = r.each(trail, node, binary);
-    }
-    if callers.binaries.is_empty() && says_nothing(node) {
-        // Nobody, or anybody: it could be read as either.
-        r.error(trail, node.at, "an empty list", Some("name an executable, or leave the key out for any".to_owned()));
+        callers.binaries = binaries(r, trail, node);
     }
     let mut seen = BTreeSet::new();
     callers.binaries.retain(|b| seen.insert(b.clone()));
     (!callers.binaries.is_empty()).then(|| Arc::new(callers))
+}
+
+fn binaries(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Vec<Binary> {
+    if says_nothing(node) {
+        // Nobody, or anybody: it could be read as either.
+        let help = "name an executable, or leave `binaries` out for any".to_owned();
+        r.error(trail, node.at, "an empty list", Some(help));
+    }
+    r.each(trail, node, binary)
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {

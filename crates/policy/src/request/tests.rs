@@ -319,6 +319,50 @@ mod operations {
     }
 
     #[test]
+    fn a_message_of_many_operations_is_judged_within_a_bound() {
+        let rules = |n: usize| (0..n).map(|i| format!("{{methods: ['m{i}*']}}")).collect::<Vec<_>>().join(", ");
+        let s = snapshot(&format!("protocol: jsonrpc, mode: audit, allow: [{}]", rules(MAX_OPERATIONS)));
+        let calls = |n: usize| (0..n).map(|i| call(&format!("m{i}"))).collect::<Vec<_>>();
+        let begun = std::time::Instant::now();
+        assert!(with_operations(&s, calls(MAX_OPERATIONS)));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+        // A bound is no rule: audit does not lift it.
+        let many = Request { operations: calls(MAX_OPERATIONS + 1), ..request("POST /", &[]) };
+        assert_eq!(asked(&s, &many).unwrap_err().0, Reason::Limit);
+    }
+
+    #[test]
+    fn suggestions() {
+        for (protocol, operations, rule) in [
+            ("grpc", vec![grpc("a.B", "C")], "{services: [a.B], methods: [C]}"),
+            ("jsonrpc", vec![call("a"), call("a"), call("b: #")], "{methods: [a]}\n        - {methods: [\"b: #\"]}"),
+            (
+                "graphql",
+                vec![graphql(GraphQlKind::Mutation, Some("X"), &["a", "b"])],
+                "{operations: [mutation], fields: [a, b]}",
+            ),
+            ("mcp", vec![tool("read", &[("p", "/x")])], "{methods: [tools/call], tools: [read]}"),
+        ] {
+            let s = snapshot(&format!("protocol: {protocol}, allow: []"));
+            let asked = Request { operations, ..request("POST /rpc", &[]) };
+            let RequestVerdict::Deny(d) = s.authorize_request(&permit(&s), &asked) else { panic!("{protocol}") };
+            let text = d.suggestion.unwrap();
+            assert!(text.ends_with(&format!("      allow:\n        - {rule}")), "{text}");
+            let text = text.replace(
+                "    api:\n",
+                &format!("    api:\n      hosts: [a.test.example]\n      protocol: {protocol}\n"),
+            );
+            let policy = Policy::parse(&[Source::new("s.yaml", format!("version: 1\n{text}"))]).unwrap();
+            let s = Snapshot::compile(&policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
+            assert!(super::asked(&s, &asked).is_ok(), "{text}");
+        }
+        let s = snapshot("protocol: jsonrpc, allow: []");
+        let star = Request { operations: vec![call("a*")], ..request("POST /", &[]) };
+        let RequestVerdict::Deny(d) = s.authorize_request(&permit(&s), &star) else { panic!() };
+        assert_eq!(d.suggestion, None);
+    }
+
+    #[test]
     fn what_was_not_read_is_denied_even_without_rules() {
         for protocol in ["grpc", "graphql", "jsonrpc", "mcp"] {
             let s = snapshot(&format!("protocol: {protocol}"));
@@ -367,6 +411,27 @@ mod invisible {
             .prop_map(|(method, path, query, headers)| Request { method, path, query, headers, operations: Vec::new() })
     }
 
+    fn operation_rules(most: usize) -> impl Strategy<Value = String> {
+        let rule =
+            (prop::option::of("(a|b|a\\*|\\*)"), prop::option::of("(a|b|\\*)"), prop::option::of("(a|\\*b|\\*)"));
+        let rule = rule.prop_map(|(methods, tools, arguments)| {
+            let mut keys = Vec::new();
+            keys.extend(methods.map(|m| format!("methods: ['{m}']")));
+            keys.extend(tools.map(|t| format!("tools: ['{t}']")));
+            keys.extend(arguments.map(|a| format!("arguments: {{p: '{a}'}}")));
+            if keys.is_empty() { "{methods: ['*']}".to_owned() } else { format!("{{{}}}", keys.join(", ")) }
+        });
+        prop::collection::vec(rule, 0..most).prop_map(|all| format!("[{}]", all.join(", ")))
+    }
+
+    fn any_message() -> impl Strategy<Value = Request> {
+        let operation = ("[ab]{1,2}", prop::option::of("[ab]"), prop::collection::vec(("p(\\.0)?", "[ab]{0,2}"), 0..3));
+        let operation = operation.prop_map(|(method, tool, arguments)| {
+            Operation::Mcp(stockade_l7::Mcp { method, tool, name: None, arguments })
+        });
+        prop::collection::vec(operation, 0..4).prop_map(|operations| Request { operations, ..request("POST /", &[]) })
+    }
+
     fn decided(s: &Snapshot, rows: Rows, request: &Request) -> Result<Option<String>, (Reason, String)> {
         match s.decide_request((&s.endpoints[0], None), request, rows).unwrap() {
             Outcome::Allow { rule, .. } => Ok(rule.map(|r| r.to_string())),
@@ -403,6 +468,26 @@ mod invisible {
                 if let (Some(wider), Ok(_)) = (&wider, &scanned) {
                     prop_assert!(asked(wider, request).is_ok(), "{:?} by {} and {}", request, text(&allow), more);
                 }
+            }
+        }
+
+        #[test]
+        fn narrowing_of_operations(allow in prop::option::of(operation_rules(6)), deny in operation_rules(4), all in prop::collection::vec(any_message(), 1..12)) {
+            let list = allow.map(|a| format!("allow: {a}, ")).unwrap_or_default();
+            let s = snapshot(&format!("protocol: mcp, {list}deny: {deny}"));
+            let permit = permit(&s);
+            for request in all.iter().chain(&all) {
+                let view = View::new(request);
+                let scanned = decided(&s, s.matchers[0].all(&view), request);
+                let narrowed = decided(&s, s.matchers[0].candidates(&view), request);
+                prop_assert_eq!(&scanned, &narrowed, "{:?} by {}deny: {}", request, list, deny);
+                let answered = answer(s.authorize_request(&permit, request));
+                prop_assert_eq!(&scanned, &answered, "{:?} by {}deny: {}", request, list, deny);
+                // All of a message is allowed only where each of its parts is.
+                let each = request.operations.iter().all(|o| {
+                    asked(&s, &Request { operations: vec![o.clone()], ..request.clone() }).is_ok()
+                });
+                prop_assert_eq!(scanned.is_ok(), each && !request.operations.is_empty());
             }
         }
     }
