@@ -2,6 +2,7 @@
 //! inside (sockets, terminals, children), reaps, and reports. It asks for nothing and decides nothing.
 
 mod build;
+mod launching;
 mod session;
 
 use std::{
@@ -195,8 +196,8 @@ impl<'a> Init<'a> {
                     self.before(&report)?;
                     self.say(&report)?;
                 }
-            } else if pid == self.site.launcher_pid && matches!(status, Status::Exited(_) | Status::Signaled(_)) {
-                self.site.launcher_lost();
+            } else if matches!(status, Status::Exited(_) | Status::Signaled(_)) {
+                self.site.launching.ended(pid);
             }
             process::take(pid, status)?;
         }

@@ -2,6 +2,11 @@
 //!
 //! All of them are clones of it, so all share one domain and may signal each other; sibling domains could not. They
 //! are made with `CLONE_PARENT`, so init is their parent and reaps them.
+//!
+//! Rootless it has the commands' user and domain, so they can end it: whoever can make processes of a domain is in it,
+//! and a domain cannot be entered from outside, so no second process could hold it out of their reach. Init then makes
+//! another ([`crate::init`]), whose domain is a sibling: programs from before and sessions from then on cannot signal
+//! each other, which costs the command alone. Init is in no domain and signals both.
 
 use std::{
     ffi::{CString, OsStr},
@@ -16,7 +21,6 @@ use std::{
 use nix::{
     sched::CloneFlags,
     sys::{
-        prctl,
         stat::{Mode, umask},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -43,7 +47,7 @@ pub(crate) struct Seal<'a> {
 }
 
 /// Serves launch requests until the channel closes; the exit code of the launcher process.
-pub(crate) fn serve(seal: &Seal<'_>, domain: landlock::Prepared, channel: &Channel) -> u8 {
+pub(crate) fn serve(seal: &Seal<'_>, domain: &landlock::Plan, channel: &Channel) -> u8 {
     let ready = match enter(domain) {
         Ok(enforcement) => Launched::Ready(LayerStatus { layer: Layer::Landlock, enforcement }),
         Err(failure) => Launched::Failed(failure),
@@ -68,12 +72,10 @@ pub(crate) fn serve(seal: &Seal<'_>, domain: landlock::Prepared, channel: &Chann
     }
 }
 
-/// What every program inherits. The order matters: the score is written while `/proc` may still be, and while the
-/// files in it still belong to this user.
-fn enter(domain: landlock::Prepared) -> Result<Enforcement, Failure> {
-    privileges::offer_to_oom_killer().map_err(|e| Failure::of(Layer::Limits, e))?;
-    prctl::set_dumpable(false).map_err(|e| Failure::of(Layer::Privileges, e))?;
-    domain.restrict().map_err(|e| Failure::of(Layer::Landlock, e))
+/// What every program inherits.
+fn enter(domain: &landlock::Plan) -> Result<Enforcement, Failure> {
+    let failed = |e| Failure::of(Layer::Landlock, e);
+    landlock::prepare(domain).map_err(failed)?.restrict().map_err(failed)
 }
 
 fn launch_one(seal: &Seal<'_>, launch: &Launch, fds: Vec<OwnedFd>) -> io::Result<Child> {

@@ -3,7 +3,11 @@
 //! The order matters and is held by [`become_user`] before [`drop_all`]: the bounding set can only be emptied by
 //! somebody who still has `CAP_SETPCAP`, so the change of user keeps capabilities and the drop then takes them all.
 
-use std::{fs, io};
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
@@ -19,7 +23,7 @@ pub const SUPERVISOR_KEEPS: [Capability; 3] =
     [Capability::CAP_KILL, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
 
 /// How much sooner than others the kernel ends the command when memory runs out (of 1000).
-const OOM_SCORE: &str = "500";
+const OOM_SCORE: i32 = 500;
 
 /// Who the command is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,19 +230,48 @@ fn read_back() -> Result<Enforcement, PrivilegesError> {
     }
 }
 
-/// Makes this process, and what it forks from now on, a better victim of the out-of-memory killer than its starter.
-/// Before Landlock and the view: afterwards `/proc` is read-only.
-///
-/// # Errors
-/// What writing `/proc/self/oom_score_adj` says.
-pub fn offer_to_oom_killer() -> Result<(), PrivilegesError> {
-    const PATH: &str = "/proc/self/oom_score_adj";
-    let current = fs::read_to_string(PATH).map_err(PrivilegesError::step("read oom_score_adj"))?;
-    // Never lower what an outer supervisor chose: that needs a capability, and would be ungrateful.
-    if current.trim().parse::<i32>().is_ok_and(|now| now >= OOM_SCORE.parse().unwrap_or(0)) {
-        return Ok(());
+/// This process's place among the victims of the out-of-memory killer. The file is held open: it belongs to root once
+/// the process is not dumpable, and is out of reach once the view stands.
+#[derive(Debug)]
+pub struct OomScore {
+    file: fs::File,
+    own: i32,
+}
+
+impl OomScore {
+    /// Opens the calling process's score.
+    ///
+    /// # Errors
+    /// What `/proc/self/oom_score_adj` says.
+    pub fn open() -> Result<Self, PrivilegesError> {
+        let failed = PrivilegesError::step("open /proc/self/oom_score_adj");
+        let mut file =
+            fs::OpenOptions::new().read(true).write(true).open("/proc/self/oom_score_adj").map_err(&failed)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(&failed)?;
+        let own = text.trim().parse().map_err(|_| failed(io::Error::from(io::ErrorKind::InvalidData)))?;
+        Ok(Self { file, own })
     }
-    fs::write(PATH, OOM_SCORE).map_err(PrivilegesError::step("write oom_score_adj"))
+
+    /// What `fork` makes is a better victim than this process is before and after. Never lowers what an outer
+    /// supervisor chose: that needs a capability, and would be ungrateful.
+    ///
+    /// # Errors
+    /// What writing the score says.
+    pub fn offering<T>(&self, fork: impl FnOnce() -> T) -> Result<T, PrivilegesError> {
+        if self.own >= OOM_SCORE {
+            return Ok(fork());
+        }
+        self.write(OOM_SCORE)?;
+        let made = fork();
+        self.write(self.own)?;
+        Ok(made)
+    }
+
+    fn write(&self, score: i32) -> Result<(), PrivilegesError> {
+        let text = score.to_string();
+        self.file.write_all_at(text.as_bytes(), 0).map_err(PrivilegesError::step("write oom_score_adj"))
+    }
 }
 
 /// Closes the supervisor's memory to others: not dumpable (no ptrace, no `/proc/PID/mem` for equal uids), no core

@@ -26,8 +26,12 @@ use crate::{
 pub const VERSION: i64 = 1;
 
 /// Layers that must be enforced unless the policy says otherwise.
-pub const DEFAULT_REQUIRE: [Layer; 7] =
-    [Layer::Namespaces, Layer::Netns, Layer::Fence, Layer::Mounts, Layer::Landlock, Layer::Seccomp, Layer::Privileges];
+///
+/// Privileges are not among them: what can be less than full there is the caller's supplementary groups, which no
+/// rootless sandbox can drop, and a user in the groups `audio` or `docker` would be refused. Capabilities,
+/// `no_new_privs` and the change of user are an error of their own where they fail.
+pub const DEFAULT_REQUIRE: [Layer; 6] =
+    [Layer::Namespaces, Layer::Netns, Layer::Fence, Layer::Mounts, Layer::Landlock, Layer::Seccomp];
 
 /// A validated policy. Made by [`Policy::parse`] and [`Policy::builtin`] only, so one that exists is consistent.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Who the command is: the caller when rootless, never 0 as root.
 
 use std::{
-    io,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -79,7 +79,36 @@ fn rootless(accounts: &Accounts, wanted: &User) -> Result<Account, IdentityError
     if !same {
         return Err(IdentityError::NeedsRoot { wanted: wanted.to_string(), uid });
     }
-    Ok(account(accounts, uid, gid, None))
+    let groups = rustix::process::getgroups().map_err(|e| IdentityError::Accounts(format!("getgroups: {e}")))?;
+    let groups: Vec<u32> = groups.into_iter().map(rustix::process::Gid::as_raw).collect();
+    Ok(account(accounts, uid, gid, kept_groups(&groups, gid, &group_names())))
+}
+
+/// What is said of groups that no user namespace made without root can drop.
+fn kept_groups(groups: &[u32], own: u32, names: &str) -> Option<String> {
+    let name = |gid: &u32| {
+        let line = names.lines().map(|l| l.split(':').collect::<Vec<_>>());
+        let found = line.filter(|l| l.get(2) == Some(&gid.to_string().as_str())).find_map(|l| l.first().copied());
+        found.map_or_else(|| gid.to_string(), str::to_owned)
+    };
+    let kept: Vec<String> = groups.iter().filter(|g| **g != own).map(name).collect();
+    (!kept.is_empty()).then(|| {
+        format!(
+            "privileges are partial: without root the command keeps your supplementary groups ({}); `require: \
+             [privileges]` refuses that",
+            kept.join(", ")
+        )
+    })
+}
+
+/// `/etc/group`, to say names instead of numbers; nothing depends on it.
+fn group_names() -> String {
+    let file = std::fs::File::open("/etc/group").map(|f| f.take(MAX_ACCOUNT_FILE));
+    let mut text = Vec::new();
+    match file.and_then(|mut f| f.read_to_end(&mut text)) {
+        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
+        Err(_) => String::new(),
+    }
 }
 
 fn root(accounts: &Accounts, wanted: &User, workspace: Option<&Path>) -> Result<Account, IdentityError> {
@@ -199,6 +228,15 @@ mod tests {
         assert!(matches!(root(&a, &User::Caller, None), Err(IdentityError::Root(_))));
         assert!(matches!(root(&a, &named("nobody-here"), None), Err(IdentityError::Unknown(_))));
         assert!(matches!(root(&a, &named("twin"), None), Err(IdentityError::Accounts(_))));
+    }
+
+    #[test]
+    fn groups_that_stay_are_said_by_name() {
+        let names = "root:x:0:\nann:x:1000:\naudio:x:29:ann\nbad\n";
+        assert_eq!(kept_groups(&[1000], 1000, names), None);
+        assert_eq!(kept_groups(&[], 1000, names), None);
+        let said = kept_groups(&[1000, 29, 998], 1000, names).unwrap();
+        assert!(said.contains("(audio, 998)"), "{said}");
     }
 
     #[test]

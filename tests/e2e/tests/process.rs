@@ -19,7 +19,7 @@ use std::{
 use nix::{sys::signal::Signal, unistd::Uid};
 use rustix::fs::{Mode as Bits, OFlags};
 use stockade_testkit::{
-    Mode, Running, Stockade,
+    Feature, Mode, Running, Stockade, need,
     runner::{ORDINARY_UID, program},
 };
 
@@ -352,4 +352,31 @@ fn sockets_are_pumped_both_ways() {
         assert!(run.status.success() && got == sent, "{mode:?} {} of {} bytes\n{said}", got.len(), sent.len());
         assert_eq!(said.matches("pipe:").count(), 2, "{mode:?} {said}");
     }
+}
+
+/// A laptop's user is in groups such as `audio` or `docker`, and no namespace made without root can drop them.
+#[test]
+fn supplementary_groups_are_named_and_refuse_the_start_only_where_privileges_are_required() {
+    need!(Feature::Root);
+    need!(Feature::Rootless);
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(ORDINARY_UID), Some(ORDINARY_UID)).unwrap();
+    let run = |groups: &str, more: &[&str]| {
+        let ids = [format!("--reuid={ORDINARY_UID}"), format!("--regid={ORDINARY_UID}"), format!("--groups={groups}")];
+        let mut line = Command::new("setpriv");
+        line.args(ids).arg("--").arg(program(true)).arg("run").args(more).args(["--", "sh", "-c", "echo ran; id -G"]);
+        let out = line.current_dir(dir.path()).env("HOME", "/nonexistent").output().unwrap();
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        (out.status.code().unwrap(), text(&out.stdout), text(&out.stderr))
+    };
+    let (code, out, err) = run("1000,29,4242", &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("ran\n"), "{out}");
+    assert!(err.contains("partial") && err.contains("4242"), "{err}");
+    let (code, out, err) = run("1000,29,4242", &["--require", "privileges"]);
+    assert_eq!((code, out.as_str()), (125, ""), "{err}");
+    assert!(err.contains("privileges") && err.contains("supplementary groups"), "{err}");
+    let (code, _, err) = run("1000", &["--require", "privileges"]);
+    assert_eq!(code, 0, "control: no other group, nothing to refuse: {err}");
+    assert!(!err.contains("partial"), "{err}");
 }

@@ -10,8 +10,7 @@ use nix::{
     unistd::{Gid, getgroups, getuid, setgroups},
 };
 use stockade_confine::privileges::{
-    Identity, PrivilegesError, SUPERVISOR_KEEPS, become_user, drop_all, drop_supervisor, harden_supervisor,
-    offer_to_oom_killer,
+    Identity, OomScore, PrivilegesError, SUPERVISOR_KEEPS, become_user, drop_all, drop_supervisor, harden_supervisor,
 };
 use stockade_testkit::{Feature, child::Child, need};
 use stockade_types::Enforcement;
@@ -189,13 +188,46 @@ fn a_crash_leaves_no_core_and_real_time_is_refused() {
 fn the_command_is_the_oom_killer_s_first_choice_and_cannot_undo_it() {
     need!(Feature::Root);
     Child::new().run(|| {
-        offer_to_oom_killer().unwrap();
-        become_user(&identity(&[])).unwrap();
-        drop_all().unwrap();
-        assert_eq!(in_a_program("/proc/self/oom_score_adj").trim(), "500");
-        let e = fs::write("/proc/self/oom_score_adj", "-1").unwrap_err();
-        assert_eq!(e.kind(), std::io::ErrorKind::PermissionDenied);
+        let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        let score = OomScore::open().unwrap();
+        let child = score.offering(|| {
+            stockade_sys::testing::fork_threaded(|| {
+                become_user(&identity(&[])).unwrap();
+                drop_all().unwrap();
+                assert_eq!(in_a_program("/proc/self/oom_score_adj").trim(), "500");
+                let e = fs::write("/proc/self/oom_score_adj", "-1").unwrap_err();
+                assert_eq!(e.kind(), std::io::ErrorKind::PermissionDenied);
+                0
+            })
+        });
+        assert_ended(child.unwrap().unwrap());
+        assert_eq!(fs::read_to_string("/proc/self/oom_score_adj").unwrap(), own, "this process is none");
     });
+}
+
+/// As init needs it for a second launcher: its own files in /proc are root's by then.
+#[test]
+fn the_oom_score_can_be_offered_by_a_process_that_is_not_dumpable() {
+    Child::new().uid(USER).run(|| {
+        let score = OomScore::open().unwrap();
+        nix::sys::prctl::set_dumpable(false).unwrap();
+        assert!(fs::write("/proc/self/oom_score_adj", "500").is_err(), "control: the path is out of reach");
+        for _ in 0..2 {
+            let child = score.offering(|| {
+                stockade_sys::testing::fork_threaded(|| {
+                    assert_eq!(fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim(), "500");
+                    0
+                })
+            });
+            assert_ended(child.unwrap().unwrap());
+        }
+    });
+}
+
+#[track_caller]
+fn assert_ended(pid: i32) {
+    let done = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
+    assert!(matches!(done, nix::sys::wait::WaitStatus::Exited(_, 0)), "{done:?}");
 }
 
 #[test]

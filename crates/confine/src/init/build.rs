@@ -11,17 +11,18 @@ use nix::{
     sys::prctl,
     unistd::sethostname,
 };
-use stockade_sys::{channel::Channel, process, socket};
+use stockade_sys::{process, socket};
 use stockade_types::{Enforcement, Layer, LayerStatus};
 
+use super::launching::Launching;
 use crate::{
     fence::{self, Backend, Fence},
-    landlock,
-    launcher::{self, Seal},
+    launcher::Seal,
     limits::Entry,
-    message::{Failure, Launch, Launched, Report, Sockets, Spawn, SpawnError, recv, send},
+    message::{Failure, Report, Sockets},
     netns, nflog,
     plan::{Mode, Plan},
+    privileges::OomScore,
     seccomp::Filter,
     view::{BuiltView, View},
 };
@@ -29,13 +30,11 @@ use crate::{
 /// The sandbox as init holds it.
 pub(super) struct Site<'a> {
     pub(super) plan: &'a Plan,
-    filter: &'a Filter,
     pub(super) layers: Vec<LayerStatus>,
     pub(super) fence: Fence,
     pub(super) sockets: SocketSet,
     view: BuiltView,
-    launcher: Channel,
-    pub(super) launcher_pid: i32,
+    pub(super) launching: Launching<'a>,
 }
 
 /// Sockets on their way to the supervisor.
@@ -77,6 +76,8 @@ pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter, cgroup: Option<Entry
     if let Some(cgroup) = cgroup {
         cgroup.join().map_err(|e| Failure::of(Layer::Limits, e))?;
     }
+    // While /proc is the one of outside, and its files are this user's.
+    let score = OomScore::open().map_err(|e| Failure::of(Layer::Limits, e))?;
     note(Layer::Namespaces, namespaces(plan)?)?;
     note(Layer::Netns, netns::configure().map_err(|e| Failure::of(Layer::Netns, e))?)?;
     let backend = if plan.host_tools { Backend::NftablesElseIptables } else { Backend::Nftables };
@@ -86,13 +87,14 @@ pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter, cgroup: Option<Entry
     note(Layer::Mounts, view.mounts().clone())?;
     note(Layer::Hidden, view.hidden().clone())?;
     leave_host_stdio().map_err(|e| Failure::of(Layer::Mounts, format!("replace stdio: {e}")))?;
-    let (launcher, launcher_pid, domain) = start_launcher(plan, filter, &view)?;
     // From here on sandboxed code may run beside init, perhaps with the same uid.
     prctl::set_dumpable(false).map_err(|e| Failure::of(Layer::Privileges, e))?;
-    note(Layer::Landlock, domain)?;
-    // After the fork of the launcher, which so has no copy of them.
+    let mut launching = Launching::new(Seal { plan, filter }, view.landlock_plan(), score);
+    launching.start()?;
+    // After the fork of the launcher, which so has no copy of them, and while it enters its domain.
     let sockets = sockets(plan, &fence)?;
-    Ok(Site { plan, filter, layers, fence, sockets, view, launcher, launcher_pid })
+    note(Layer::Landlock, launching.ready()?)?;
+    Ok(Site { plan, layers, fence, sockets, view, launching })
 }
 
 /// The cgroup namespace is made only now, when init is in the cgroup that shall be its root.
@@ -148,47 +150,7 @@ fn leave_host_stdio() -> std::io::Result<()> {
     (0..3).try_for_each(|target| process::install_stdio(&null, target))
 }
 
-fn start_launcher(plan: &Plan, filter: &Filter, view: &BuiltView) -> Result<(Channel, i32, Enforcement), Failure> {
-    let fail = |e: std::io::Error| Failure::of(Layer::Landlock, format!("start the launcher: {e}"));
-    let domain = landlock::prepare(&view.landlock_plan()).map_err(|e| Failure::of(Layer::Landlock, e))?;
-    let (ours, theirs) = Channel::pair().map_err(fail)?;
-    let child = process::fork(CloneFlags::empty(), false, || launcher::serve(&Seal { plan, filter }, domain, &theirs))
-        .map_err(fail)?;
-    drop(theirs);
-    match recv::<Launched>(&ours).map_err(fail)? {
-        Some((Launched::Ready(status), _)) => Ok((ours, child.pid, status.enforcement)),
-        Some((Launched::Failed(failure), _)) => Err(failure),
-        _ => Err(Failure::of(Layer::Landlock, "the launcher ended at once")),
-    }
-}
-
 impl Site<'_> {
-    /// Has the launcher make one child; the pid is a child of init.
-    pub(super) fn launch(
-        &mut self,
-        spawn: Spawn,
-        terminal: bool,
-        stdio: &[OwnedFd; 3],
-        progress: &Channel,
-    ) -> Result<i32, SpawnError> {
-        let fds = launcher::descriptors(stdio, progress);
-        send(&self.launcher, &Launch { spawn, terminal }, &fds)
-            .map_err(|e| super::spawn_step("ask the launcher", e))?;
-        match recv::<Launched>(&self.launcher).map_err(|e| super::spawn_step("hear from the launcher", e))? {
-            Some((Launched::Child(pid), _)) => Ok(pid),
-            Some((Launched::NoChild(why), _)) => Err(super::spawn_step("fork", why)),
-            _ => Err(super::spawn_step("spawn", "the launcher is gone")),
-        }
-    }
-
-    /// The launcher ended (anything inside with the same user may have killed it): makes another. Programs of the old
-    /// domain live on, but cannot be signalled from sessions of the new one.
-    pub(super) fn launcher_lost(&mut self) {
-        if let Ok((channel, pid, _)) = start_launcher(self.plan, self.filter, &self.view) {
-            (self.launcher, self.launcher_pid) = (channel, pid);
-        }
-    }
-
     /// What to poll for changes of hidden paths, where there are any.
     pub(super) fn masks_fd(&self) -> Option<BorrowedFd<'_>> {
         self.view.masks().map(AsFd::as_fd)

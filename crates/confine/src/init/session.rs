@@ -24,7 +24,7 @@ use rustix::{
 use stockade_sys::{channel::Channel, process::Status};
 
 use super::{build::Site, spawn_step as step};
-use crate::message::{Outcome, Progress, Report, SessionId, Size, Spawn, SpawnError, Stdio, recv, send};
+use crate::message::{Launch, Outcome, Progress, Report, SessionId, Size, Spawn, SpawnError, Stdio, recv, send};
 
 /// One program, from its launch to its end.
 pub(super) struct Session {
@@ -55,9 +55,8 @@ impl Session {
             });
         }
         let stdio: [OwnedFd; 3] = stdio.try_into().map_err(|_| step("spawn", "stdio is incomplete"))?;
-        let (ours, theirs) = Channel::pair().map_err(|e| step("socketpair", e))?;
-        let child = site.launch(spawn, terminal, &stdio, &theirs)?;
-        Ok(Self { child, group: None, progress: Some(ours), master: pty.map(|(master, _)| master), over: false })
+        let (child, progress) = site.launching.launch(&Launch { spawn, terminal }, &stdio)?;
+        Ok(Self { child, group: None, progress: Some(progress), master: pty.map(|(master, _)| master), over: false })
     }
 
     /// What the child said, as a report; the flag is whether it must be told to go on.

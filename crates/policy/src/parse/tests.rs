@@ -85,7 +85,7 @@ rego: [extra.rego]
     assert_eq!((l.memory.unwrap().get(), l.cpus, l.pids.unwrap().get()), (4 << 30, Some(1.5), 512));
     assert_eq!((l.open_files.unwrap().get(), l.best_effort), (4096, true));
     assert_eq!(process.require, BTreeSet::from([Layer::Netns, Layer::Hidden]));
-    let weakened = [Layer::Namespaces, Layer::Fence, Layer::Mounts, Layer::Landlock, Layer::Seccomp, Layer::Privileges];
+    let weakened = [Layer::Namespaces, Layer::Fence, Layer::Mounts, Layer::Landlock, Layer::Seccomp];
     assert_eq!(process.require_weakened(), weakened);
     let [web, ssh] = policy.network().endpoints.as_slice() else { panic!("{policy:?}") };
     let hosts: Vec<String> = web.hosts.iter().map(ToString::to_string).collect();
