@@ -7,3 +7,4 @@ mod golden;
 mod hostile;
 mod reasons;
 mod samples;
+mod schema;
