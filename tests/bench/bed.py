@@ -66,6 +66,7 @@ class Bed:
         self.started = []
         self._network()
         self._certificates()
+        self._trust()
         self._upstream()
         # What the command inside needs, readable by everybody.
         self.load, self.ca = f"{self.dir}/share/load", f"{self.dir}/share/ca.pem"
@@ -102,6 +103,16 @@ class Bed:
             hosts.write(f"127.0.0.1 localhost\n{UP} {NAME}\n")
         sh("mount", "--bind", f"{self.dir}/hosts", "/etc/hosts")
 
+    def _trust(self):
+        """A proxy that ends TLS verifies the upstream with the machine's roots: ours is one of them in here."""
+        bundle = "/etc/ssl/certs/ca-certificates.crt"
+        if os.path.isfile(bundle):
+            with open(f"{self.dir}/roots.pem", "w") as out:
+                for path in [bundle, f"{self.dir}/ca/ca.pem"]:
+                    with open(path) as f:
+                        out.write(f.read().rstrip() + "\n")
+            sh("mount", "--bind", f"{self.dir}/roots.pem", bundle)
+
     @staticmethod
     def _veth(left, left_if, left_ip, right, right_if, right_ip):
         inside = (lambda ns: ["-n", ns] if ns else [])
@@ -113,9 +124,12 @@ class Bed:
     def _certificates(self):
         ca = f"{self.dir}/ca"
         key = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"]
-        sh(*key, f"{ca}/ca.key")
-        sh("openssl", "req", "-x509", "-new", "-key", f"{ca}/ca.key", "-sha256", "-days", "2", "-subj", "/CN=bench CA",
-           "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign", "-out", f"{ca}/ca.pem")
+        # The upstream's authority, and the one of peers that end TLS.
+        for name in ["ca", "mitm"]:
+            sh(*key, f"{ca}/{name}.key")
+            sh("openssl", "req", "-x509", "-new", "-key", f"{ca}/{name}.key", "-sha256", "-days", "2", "-subj",
+               f"/CN=bench {name}", "-addext", "basicConstraints=critical,CA:TRUE", "-addext",
+               "keyUsage=critical,keyCertSign,cRLSign", "-out", f"{ca}/{name}.pem")
         sh(*key, f"{ca}/leaf.key")
         sh("openssl", "req", "-new", "-key", f"{ca}/leaf.key", "-subj", f"/CN={NAME}", "-out", f"{ca}/leaf.csr")
         with open(f"{ca}/leaf.ext", "w") as ext:
@@ -161,15 +175,16 @@ http {{
         logs = {n: open(f"{self.dir}/log/{n}").read()[-500:] for n in os.listdir(f"{self.dir}/log")}
         die(f"nothing listens on {host}:{port}: {json.dumps(logs)}")
 
-    def policy(self, endpoints=1):
-        """A policy that allows the upstream, as the last of `endpoints` endpoints. Its file's name."""
-        path = f"{self.dir}/policy-{endpoints}.yaml"
+    def policy(self, endpoints=1, inspect=False):
+        """A policy that allows the upstream, as the last of `endpoints` endpoints: a tunnel, or with `inspect` requests
+        that method and path rules allow. Its file's name."""
+        path = f"{self.dir}/policy-{endpoints}{'-inspect' if inspect else ''}.yaml"
+        how = "allow: [{methods: [GET], paths: [/1k, /100k, /100m]}]" if inspect else "tls: passthrough"
         with open(path, "w") as f:
             f.write("version: 1\nnetwork:\n  endpoints:\n")
             for n in range(endpoints - 1):
                 f.write(f"    other{n}: {{hosts: [host{n}.bench.test], ports: [443], tls: passthrough}}\n")
-            f.write(f"    upstream: {{hosts: [{NAME}], ports: [{PORT}], tls: passthrough, "
-                    f"private_addresses: [{UP}/32]}}\n")
+            f.write(f"    upstream: {{hosts: [{NAME}], ports: [{PORT}], {how}, private_addresses: [{UP}/32]}}\n")
         return path
 
 

@@ -1,5 +1,6 @@
-"""The door: TLS requests through a tunnel, beside other CONNECT proxies and beside no proxy at all."""
+"""The door: TLS requests through a tunnel, and decrypted and judged, beside other proxies and beside no proxy at all."""
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -16,7 +17,8 @@ SCENARIOS = {
     "100 MiB": ("bulk 1 2 /100m", ["mb_s"]),
 }
 UNITS = {"per_second": "req/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "mb_s": "MB/s"}
-PEERS = ["smokescreen", "mitmdump"]
+PEERS = ["smokescreen"]
+CERTGEN = "/usr/lib/squid/security_file_certgen"
 
 
 class Subject:
@@ -54,17 +56,18 @@ class Subject:
             self.process.kill()
 
 
-def stockade(world, name, more):
+def stockade(world, name, more, inspect=False):
     """A load client inside a sandbox."""
-    run = [world.stockade, "run", "--policy", world.policy(), "--workspace", f"{world.dir}/share:ro", "--audit-log",
-           f"{world.dir}/log/audit-{name.replace(' ', '-').replace(',', '')}.jsonl", "--log-level", "error", "--"]
-    subject = Subject(world, name, run + [world.load] + target(world) + more)
+    run = [world.stockade, "run", "--policy", world.policy(inspect=inspect), "--workspace", f"{world.dir}/share:ro",
+           "--audit-log", f"{world.dir}/log/audit-{name.replace(' ', '-').replace(',', '')}.jsonl", "--log-level",
+           "error", "--"]
+    subject = Subject(world, name, run + [world.load] + target(world, "env" if inspect else None) + more)
     subject.proxy = [subject.process.pid]
     return subject
 
 
-def target(world):
-    return ["--name", bed.NAME, "--port", str(bed.PORT), "--ca", world.ca]
+def target(world, ca=None):
+    return ["--name", bed.NAME, "--port", str(bed.PORT), "--ca", ca or world.ca]
 
 
 def subjects(world, raw):
@@ -80,6 +83,7 @@ def subjects(world, raw):
         found["tinyproxy, tunnel"] = lambda: Subject(
             world, "tinyproxy", client + ["--proxy", f"{bed.HOST_CLIENT}:3131"], bed.tree(tinyproxy(world).pid))
     raw.missing += [p for p in PEERS if not shutil.which(p)] + [p for p in ("squid", "tinyproxy") if not shutil.which(p)]
+    found |= decrypting(world, raw)
 
     running = {}
     for name, make in found.items():
@@ -90,10 +94,70 @@ def subjects(world, raw):
     return running
 
 
+def decrypting(world, raw):
+    """Those that end TLS: Stockade with method and path rules, and peers, which have none."""
+    mitm = f"{world.dir}/share/mitm.pem"
+    shutil.copy(f"{world.dir}/ca/mitm.pem", mitm)
+    client = ["ip", "netns", "exec", "client", world.load] + target(world, mitm)
+    found = {"stockade, tls + l7": lambda: stockade(world, "stockade, tls + l7", ["--proxy", "env"], inspect=True)}
+    if shutil.which("squid") and os.path.isfile(CERTGEN) and "--with-openssl" in bed.sh("squid", "-v"):
+        found["squid ssl-bump, tls"] = lambda: Subject(
+            world, "squid-bump", client + ["--proxy", f"{bed.HOST_CLIENT}:3130"], bed.tree(squid_bump(world).pid))
+    else:
+        raw.missing.append("squid with ssl-bump (package squid-openssl)")
+    if shutil.which("mitmdump"):
+        found["mitmproxy, tls"] = lambda: Subject(
+            world, "mitmproxy", client + ["--proxy", f"{bed.HOST_CLIENT}:3133"], bed.tree(mitmdump(world).pid))
+    else:
+        raw.missing.append("mitmdump")
+    return found
+
+
+def mitmdump(world):
+    folder = f"{world.dir}/mitm"
+    os.mkdir(folder)
+    with open(f"{folder}/mitmproxy-ca.pem", "w") as out:
+        for part in ["key", "pem"]:
+            with open(f"{world.dir}/ca/mitm.{part}") as f:
+                out.write(f.read())
+    # Large bodies streamed, or it would hold 100 MiB at once.
+    process = world.start("mitmdump", [
+        "mitmdump", "-q", "--mode", "regular", "--listen-host", bed.HOST_CLIENT, "--listen-port", "3133",
+        "--set", f"confdir={folder}", "--set", f"ssl_verify_upstream_trusted_ca={world.ca}", "--set", "flow_detail=0",
+        "--set", "stream_large_bodies=1m"])
+    world.wait_for_port(bed.HOST_CLIENT, 3133)
+    return process
+
+
+def squid_bump(world):
+    folder = f"{world.dir}/bump"
+    os.mkdir(folder)
+    with open(f"{folder}/mitm.pem", "w") as out:
+        for part in ["pem", "key"]:
+            with open(f"{world.dir}/ca/mitm.{part}") as f:
+                out.write(f.read())
+    bed.sh(CERTGEN, "-c", "-s", f"{folder}/ssl_db", "-M", "4MB")
+    # squid drops to this user.
+    bed.sh("chown", "-R", "proxy:proxy", folder)
+    tls = f"""http_port {bed.HOST_CLIENT}:3130 ssl-bump generate-host-certificates=on dynamic_cert_mem_cache_size=4MB \
+tls-cert={folder}/mitm.pem
+sslcrtd_program {CERTGEN} -s {folder}/ssl_db -M 4MB
+sslcrtd_children 2 startup=1 idle=1
+acl step1 at_step SslBump1
+ssl_bump peek step1
+ssl_bump bump all
+tls_outgoing_options cafile={world.ca}"""
+    return start_squid(world, "squid-bump", 3130, tls)
+
+
 def squid(world):
-    path = f"{world.dir}/squid.conf"
+    return start_squid(world, "squid", 3129, f"http_port {bed.HOST_CLIENT}:3129")
+
+
+def start_squid(world, name, port, listener):
+    path = f"{world.dir}/{name}.conf"
     with open(path, "w") as f:
-        f.write(f"""http_port {bed.HOST_CLIENT}:3129
+        f.write(f"""{listener}
 cache deny all
 cache_mem 8 MB
 http_access allow all
@@ -104,13 +168,13 @@ via off
 forwarded_for delete
 max_filedescriptors 16384
 pinger_enable off
-pid_filename {world.dir}/run/squid.pid
+pid_filename {world.dir}/run/{name}.pid
 access_log none
-cache_log {world.dir}/log/squid.log
+cache_log {world.dir}/log/{name}.log
 coredump_dir none
 """)
-    process = world.start("squid", ["squid", "-N", "-f", path])
-    world.wait_for_port(bed.HOST_CLIENT, 3129)
+    process = world.start(name, ["squid", "-N", "-n", name.replace("-", ""), "-f", path])
+    world.wait_for_port(bed.HOST_CLIENT, port)
     return process
 
 

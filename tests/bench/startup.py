@@ -1,4 +1,5 @@
 """Start-up: wall time of `<sandbox> /bin/true`."""
+import json
 import os
 import shutil
 import subprocess
@@ -6,7 +7,7 @@ import time
 
 import bed
 
-MISSING_PEERS = ["firejail", "nsjail", "srt", "httpjail", "runsc", "openshell-sandbox"]
+PEERS = ["firejail", "nsjail", "srt", "httpjail", "runsc", "openshell-sandbox"]
 
 
 def cases(world, program=("/bin/true",)):
@@ -27,6 +28,13 @@ def cases(world, program=("/bin/true",)):
         found["nsjail"] = (["nsjail", "-Mo", "-Q", "--chroot", "/", "--"] + program, 0)
     if shutil.which("firejail"):
         found["firejail"] = (["firejail", "--quiet", "--noprofile", "--net=none"] + program, 0)
+    if shutil.which("srt"):
+        # Installed by npm as @anthropic-ai/sandbox-runtime; it wants a settings file and a home that it may write.
+        settings = f"{world.dir}/share/srt.json"
+        with open(settings, "w") as f:
+            json.dump({"network": {"allowedDomains": [bed.NAME], "deniedDomains": []},
+                       "filesystem": {"denyRead": [], "allowWrite": [], "denyWrite": []}}, f)
+        found["sandbox-runtime"] = (["srt", "--settings", settings] + program, 0)
     return found
 
 
@@ -57,4 +65,4 @@ def measure(world, args, raw):
                 raw.add("start-up of /bin/true, ms", name, ms, base="bare")
     for name, why in failed.items():
         raw.failed(f"start-up: {name}", why)
-    raw.missing += [name for name in MISSING_PEERS if not shutil.which(name)] + ([] if shutil.which("bwrap") else ["bwrap"])
+    raw.missing += [name for name in PEERS if not shutil.which(name)] + ([] if shutil.which("bwrap") else ["bwrap"])

@@ -39,7 +39,12 @@ impl Target {
         };
         let proxy = proxy.map(|p| resolve(p.trim_start_matches("http://").trim_end_matches('/'))).transpose()?;
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(option("ca")?)? {
+        // An intercepting sandbox names its own bundle; it is not known before the sandbox is made.
+        let ca = match option("ca")? {
+            "env" => std::env::var("SSL_CERT_FILE").map_err(|_| "SSL_CERT_FILE is not set")?,
+            file => file.to_owned(),
+        };
+        for certificate in CertificateDer::pem_file_iter(ca)? {
             roots.add(certificate?)?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());

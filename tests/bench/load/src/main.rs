@@ -1,6 +1,6 @@
 //! Load client of `make bench`: HTTPS through a CONNECT proxy, through a transparent door, or directly.
 //!
-//! `load --name HOST --port N --ca FILE [--proxy env|IP:PORT] [--address IP:PORT]`, then one job per line on standard
+//! `load --name HOST --port N --ca FILE|env [--proxy env|IP:PORT] [--address IP:PORT]`, then one job per line on standard
 //! input and one line of JSON per job on standard output:
 //!
 //! - `new CLIENTS SECONDS PATH`: each request opens TCP, CONNECT and TLS (no resumption), gets one object, closes.
