@@ -1,7 +1,7 @@
 //! From a plan to a running command, as types: each step consumes the one before and holds what it made.
 //!
-//! [`Prepared`] → [`Isolated`](isolate::Isolated) (the sandbox stands) → [`Serving`](serve::Serving) (the door answers)
-//! → the command runs.
+//! [`Prepared`] → [`Building`](isolate::Building) (init builds, threads start) → [`Isolated`](isolate::Isolated) (the
+//! sandbox stands) → [`Serving`](serve::Serving) (the door answers) → the command runs.
 
 mod isolate;
 mod launch;
@@ -35,5 +35,5 @@ pub struct Finished {
 /// # Errors
 /// [`Error`]; unless it is [`Error::Lost`], nothing was run.
 pub fn run(config: &Config) -> Result<Finished, Error> {
-    Prepared::new(config)?.isolate()?.serve()?.launch()
+    Prepared::new(config)?.build()?.serve()?.launch()
 }

@@ -26,7 +26,7 @@ pub struct Examination {
 pub fn examine(config: &Config) -> Result<Examination, Error> {
     let prepared = Prepared::new(config)?;
     let root = prepared.is_root();
-    let isolated = prepared.isolate()?;
+    let isolated = prepared.build()?.ready()?;
     let sandbox = &isolated.sandbox;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(Error::io("open /dev/null"))?;
     let nothing = Spawn {

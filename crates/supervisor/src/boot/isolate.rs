@@ -34,6 +34,15 @@ pub(crate) struct Prepared<'a> {
     pub(super) learned: Option<learn::Output>,
 }
 
+/// Init builds the sandbox; nobody has waited for it yet.
+pub(crate) struct Building<'a> {
+    pub(super) before: Prepared<'a>,
+    starting: Starting,
+    cgroup: Option<Cgroup>,
+    limits: Enforcement,
+    policy: Arc<InForce>,
+}
+
 /// The sandbox stands, empty.
 pub(crate) struct Isolated<'a> {
     pub(super) before: Prepared<'a>,
@@ -90,7 +99,7 @@ impl<'a> Prepared<'a> {
         filter.apply().map(drop).map_err(|e| own(&e))
     }
 
-    pub(crate) fn isolate(mut self) -> Result<Isolated<'a>, Error> {
+    pub(crate) fn build(mut self) -> Result<Building<'a>, Error> {
         self.decided.plan.fence.transparent_ports = endpoint_ports(&self.decided, &self.config.posture);
         let plan = &mut self.decided.plan;
         let limits = limits::establish(&self.id, &self.decided.limits, plan.mode == Mode::Rootless);
@@ -108,16 +117,27 @@ impl<'a> Prepared<'a> {
         };
         let Decided { policy, steering, .. } = &self.decided;
         let policy = in_force::compile(policy, steering, Generation::FIRST, posture)?;
-        let mut sandbox = starting.ready(&self.decided.plan)?;
+        let enforcement = limits.enforcement();
+        let (cgroup, policy) = (limits.cgroup, Arc::new(policy));
+        Ok(Building { before: self, starting, cgroup, limits: enforcement, policy })
+    }
+}
+
+impl<'a> Building<'a> {
+    /// Waits until the sandbox stands.
+    pub(crate) fn ready(self) -> Result<Isolated<'a>, Error> {
+        let Self { before, starting, cgroup, limits, policy } = self;
+        let plan = &before.decided.plan;
+        let mut sandbox = starting.ready(plan)?;
         let none = Enforcement::Absent("not available yet".to_owned());
-        if self.decided.plan.require.contains(&Layer::Identity) {
+        if plan.require.contains(&Layer::Identity) {
             sandbox.layers.push(LayerStatus { layer: Layer::Identity, enforcement: none });
         }
-        sandbox.layers.push(LayerStatus { layer: Layer::Limits, enforcement: limits.enforcement() });
-        if let Some(failure) = self.decided.plan.unmet(&sandbox.layers) {
+        sandbox.layers.push(LayerStatus { layer: Layer::Limits, enforcement: limits });
+        if let Some(failure) = plan.unmet(&sandbox.layers) {
             return Err(StartError::Layer(failure).into());
         }
-        Ok(Isolated { before: self, sandbox, cgroup: limits.cgroup, policy: Arc::new(policy) })
+        Ok(Isolated { before, sandbox, cgroup, policy })
     }
 }
 

@@ -12,7 +12,7 @@ use stockade_tls::{Ca, Connector, Interceptor, Roots};
 use stockade_types::SandboxId;
 use tokio::sync::watch;
 
-use super::isolate::{Isolated, Prepared};
+use super::isolate::{Building, Isolated, Prepared};
 use crate::{
     config::{Config, Voice},
     error::Error,
@@ -44,30 +44,52 @@ pub(super) struct Serving<'a> {
     pub(super) open: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
-impl<'a> Isolated<'a> {
-    pub(super) fn serve(self) -> Result<Serving<'a>, Error> {
-        let Self { before, mut sandbox, cgroup, policy } = self;
-        let Prepared { config, decided, id, log, learned } = before;
+/// What does not need the sandbox to stand.
+struct Engine {
+    signals: nix::sys::signal::SigSet,
+    runtime: tokio::runtime::Runtime,
+    audit: Audit,
+    writer: Writer,
+    summary: Summary,
+    head: Option<HeadHandle>,
+    learned: Option<(learn::Recording, learn::Output)>,
+    resolver: Arc<resolver::System>,
+    tls: Tls,
+}
+
+impl Engine {
+    fn start(before: &mut Prepared<'_>) -> Result<Self, Error> {
         // Before the first thread, which inherits it.
         let signals = signals::block().map_err(Error::io("block signals"))?;
+        let log = before.log.take();
         let head = log.as_ref().map(FileSink::head);
         let summary = Summary::new();
-        let learned = learned.map(|output| (learn::Recording::default(), output));
-        let (audit, writer) = start_audit(config, &id, log, &summary, learned.as_ref().map(|(r, _)| r))?;
-        let (policy, reader) = watch::channel(policy);
+        let learned = before.learned.take().map(|output| (learn::Recording::default(), output));
+        let (audit, writer) = start_audit(before.config, &before.id, log, &summary, learned.as_ref().map(|(r, _)| r))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_stack_size(512 * 1024)
             .enable_all()
             .build()
             .map_err(Error::io("start the proxy's threads"))?;
+        let resolver = Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?);
+        Ok(Self { signals, runtime, audit, writer, summary, head, learned, resolver, tls: tls()? })
+    }
+}
+
+impl<'a> Building<'a> {
+    pub(super) fn serve(mut self) -> Result<Serving<'a>, Error> {
+        // All that can be made while init builds is made now.
+        let engine = Engine::start(&mut self.before)?;
+        // Nobody reads signals before there is a command: until then they end this process, and init with it.
+        engine.signals.thread_unblock().map_err(|e| Error::io("unblock signals")(e.into()))?;
+        let isolated = self.ready()?;
+        engine.signals.thread_block().map_err(|e| Error::io("block signals")(e.into()))?;
+        let Isolated { before: Prepared { config, decided, .. }, mut sandbox, cgroup, policy } = isolated;
+        let Engine { signals, runtime, audit, writer, summary, head, learned, resolver, tls } = engine;
+        let (policy, reader) = watch::channel(policy);
         let (open, closed) = tokio::sync::oneshot::channel::<()>();
-        let deps = Deps {
-            policy: reader.clone(),
-            audit: audit.clone(),
-            resolver: Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?),
-            tls: tls()?,
-        };
+        let deps = Deps { policy: reader.clone(), audit: audit.clone(), resolver, tls };
         let listeners = Listeners {
             proxy: sandbox.sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
             transparent: std::mem::take(&mut sandbox.sockets.transparent),
