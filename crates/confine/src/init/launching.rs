@@ -26,6 +26,8 @@ use crate::{
 
 /// How long the launcher may take to answer. Init does nothing else meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for the first one, beside which nothing hostile runs: a machine under load must not fail a start.
+const AT_START: Duration = Duration::from_secs(60);
 /// How many launchers are tried for one program. A command that ends each of them in time costs itself a session.
 const TRIES: u32 = 3;
 
@@ -63,9 +65,13 @@ impl<'a> Launching<'a> {
         Ok(())
     }
 
-    /// Waits until the launcher is in its domain.
-    pub(super) fn ready(&mut self) -> Result<Enforcement, Failure> {
-        match self.hear() {
+    /// Waits until the first launcher is in its domain.
+    pub(super) fn ready(&self) -> Result<Enforcement, Failure> {
+        self.entered(AT_START)
+    }
+
+    fn entered(&self, patience: Duration) -> Result<Enforcement, Failure> {
+        match self.hear(patience) {
             Ok(Launched::Ready(status)) => Ok(status.enforcement),
             Ok(Launched::Failed(failure)) => Err(failure),
             Ok(_) => Err(Failure::of(Layer::Landlock, "the launcher said something else")),
@@ -92,16 +98,16 @@ impl<'a> Launching<'a> {
 
     fn attempt(&mut self, launch: &Launch, stdio: &[OwnedFd; 3], progress: &Channel) -> Result<Launched, SpawnError> {
         if self.running.is_none() {
-            self.start().and_then(|()| self.ready()).map_err(|e| step("start the launcher again", e))?;
+            self.start().and_then(|()| self.entered(PATIENCE)).map_err(|e| step("start the launcher again", e))?;
         }
         let Some(Launcher { channel, .. }) = &self.running else { return Err(step("launch", "there is no launcher")) };
         send(channel, launch, &launcher::descriptors(stdio, progress)).map_err(|e| step("ask the launcher", e))?;
-        self.hear().map_err(|e| step("hear from the launcher", e))
+        self.hear(PATIENCE).map_err(|e| step("hear from the launcher", e))
     }
 
-    fn hear(&self) -> io::Result<Launched> {
+    fn hear(&self, patience: Duration) -> io::Result<Launched> {
         let Some(Launcher { channel, .. }) = &self.running else { return Err(io::ErrorKind::NotConnected.into()) };
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
