@@ -40,7 +40,9 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            stockade_supervisor::say(format_args!("stockade: {e}"));
+            // It may quote names and lines of files that somebody else chose.
+            let text = e.to_string();
+            stockade_supervisor::say(format_args!("stockade: {}", stockade_types::EscapedLines(&text)));
             ExitCode::from(e.code())
         }
     }

@@ -125,6 +125,8 @@ impl Starting {
     /// # Errors
     /// [`StartError::Namespaces`] with the way out where one is known.
     pub fn fork(plan: &Plan, filter: &Filter, cgroup: Option<&Cgroup>) -> Result<Self, StartError> {
+        // Ours and, inherited, init's.
+        process::heed_children();
         let (ours, theirs) = Channel::pair().map_err(StartError::io("socketpair"))?;
         let me = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
             .map_err(|e| StartError::Io { step: "pidfd_open", source: e.into() })?;

@@ -7,6 +7,8 @@ mod isolate;
 mod launch;
 mod serve;
 
+use std::time::Duration;
+
 use stockade_audit::{HeadHandle, Summary};
 use stockade_confine::limits::Usage;
 use stockade_types::LayerStatus;
@@ -14,6 +16,9 @@ use stockade_types::LayerStatus;
 pub(crate) use isolate::Prepared;
 
 use crate::{config::Config, error::Error};
+
+/// How long the last audit events may take to reach the disk.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// How a run ended.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::io;
 
 use stockade_confine::{message::SpawnError, sandbox::StartError};
+use stockade_types::Reason;
 
 use crate::{identity::IdentityError, stdio::StdioError, steering::SteeringError, workspace::WorkspaceError};
 
@@ -67,6 +68,16 @@ const ENOTDIR: i32 = nix::errno::Errno::ENOTDIR as i32;
 impl Error {
     pub(crate) fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { step, source }
+    }
+
+    /// The stable code in the audit log, where the failure has one.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Policy(_) | Self::Steering(_) => Some(Reason::PolicyRejected),
+            Self::Limits(_) | Self::Bare(_) => Some(Reason::LayerUnavailable),
+            Self::Start(StartError::Layer(failure)) | Self::Spawn(SpawnError::Unmet(failure)) => Some(failure.reason()),
+            _ => None,
+        }
     }
 
     /// 127 not found, 126 cannot be executed, 125 for everything that is not the command's own doing.

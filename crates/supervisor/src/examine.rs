@@ -26,6 +26,7 @@ pub struct Examination {
 pub fn examine(config: &Config) -> Result<Examination, Error> {
     let prepared = Prepared::new(config)?;
     let root = prepared.is_root();
+    let mut notes = prepared.outer().to_vec();
     let isolated = prepared.build()?.ready()?;
     let sandbox = &isolated.sandbox;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(Error::io("open /dev/null"))?;
@@ -47,5 +48,6 @@ pub fn examine(config: &Config) -> Result<Examination, Error> {
             None => return Err(Error::Lost),
         }
     }
-    Ok(Examination { root, layers, notes: sandbox.notes.clone() })
+    notes.extend_from_slice(&sandbox.notes);
+    Ok(Examination { root, layers, notes })
 }

@@ -1,11 +1,13 @@
 //! Who the command is: the caller when rootless, never 0 as root.
 
 use std::{
+    fs::OpenOptions,
     io::{self, Read},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use stockade_confine::{plan::Mode, privileges::Identity};
 use stockade_policy::model::User;
 
@@ -168,15 +170,22 @@ impl Accounts {
     /// No name service is asked: it would load code chosen by configuration.
     fn read(path: &Path) -> Result<Self, IdentityError> {
         let fail = |e: &dyn std::fmt::Display| IdentityError::Accounts(e.to_string());
-        let meta = match std::fs::metadata(path) {
+        // A link would make another file say who the command is; a FIFO must not hold the start up.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
             // An image without accounts is fine: ids work without names.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self(Vec::new())),
+            Err(e) if e.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
+                return Err(fail(&"is a symbolic link"));
+            }
             other => other.map_err(|e| fail(&e))?,
         };
+        let meta = file.metadata().map_err(|e| fail(&e))?;
         if !meta.is_file() || meta.len() > MAX_ACCOUNT_FILE {
             return Err(fail(&"not a regular file of reasonable size"));
         }
-        let text = std::fs::read(path).map_err(|e| fail(&e))?;
+        let mut text = Vec::new();
+        file.take(MAX_ACCOUNT_FILE).read_to_end(&mut text).map_err(|e| fail(&e))?;
         Ok(Self::parse(&String::from_utf8_lossy(&text)))
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use stockade_audit::{Audit, Config as ConfigEvent, Event, Finding, Lifecycle, ProcessActivity};
 use stockade_egress::InForce;
 use stockade_policy::{Policy, Posture, Snapshot};
-use stockade_types::{Escaped, LayerStatus, Reason};
+use stockade_types::{EscapedLines, LayerStatus, Reason};
 use tokio::sync::watch;
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
     running::Observer,
 };
 
+/// Findings of this severity are said on stderr unless only failures are to be said.
+pub(crate) const LOUD: u8 = 4;
 /// Arguments of the command kept for the log.
 const MAX_ARGV: usize = 64;
 
@@ -37,20 +39,19 @@ impl Recorder<'_> {
         }
     }
 
-    fn finding(&self, reason: Reason, severity: u8, detail: String) {
-        self.say(Voice::Notices, Escaped(&detail));
+    /// From severity [`LOUD`] on the audit's own way to stderr says it.
+    pub(crate) fn finding(&self, reason: Reason, severity: u8, detail: String) {
         self.audit.emit(Event::Finding(Finding { reason, severity, detail, count: 1 }));
     }
 
-    /// Compiles the files as they are now; the snapshot in force stays when that fails.
-    fn compile(&self) -> Result<InForce, Error> {
+    /// Compiles the files as they are now; the snapshot in force stays when that fails. Also what is not applied.
+    fn compile(&self) -> Result<(InForce, &'static str), Error> {
         let (policy, steering) = prepare::policy(self.config)?;
-        if !policy.same_static(&self.started_with) {
-            self.say(Voice::Notices, "changes of `filesystem` and `process` take effect at the next start only");
-        }
+        let same = policy.same_static(&self.started_with);
+        let rest = if same { "" } else { "; changes of `filesystem` and `process` take effect at the next start only" };
         let generation = self.policy.borrow().generation().next();
         let posture = self.policy.borrow().posture();
-        in_force::compile(&policy, &steering, generation, posture)
+        Ok((in_force::compile(&policy, &steering, generation, posture)?, rest))
     }
 
     /// Records the snapshot that the sandbox starts with.
@@ -105,11 +106,11 @@ impl Observer for Recorder<'_> {
 
     fn reload(&mut self) -> Option<BTreeSet<u16>> {
         match self.compile() {
-            Ok(snapshot) if snapshot.digest() == self.policy.borrow().digest() => None,
-            Ok(snapshot) => {
+            Ok((snapshot, _)) if snapshot.digest() == self.policy.borrow().digest() => None,
+            Ok((snapshot, rest)) => {
                 let snapshot = Arc::new(snapshot);
-                self.say(Voice::Notices, format_args!("policy reloaded, generation {}", snapshot.generation()));
-                self.audit.emit(config_event(self.config, &snapshot, "reloaded".to_owned()));
+                self.say(Voice::Notices, format_args!("policy reloaded, generation {}{rest}", snapshot.generation()));
+                self.audit.emit(config_event(self.config, &snapshot, format!("reloaded{rest}")));
                 let ports = snapshot.transparent_ports().clone();
                 self.policy.send_replace(snapshot);
                 Some(ports)
@@ -117,7 +118,10 @@ impl Observer for Recorder<'_> {
             Err(e) => {
                 self.say(
                     Voice::Notices,
-                    format_args!("the changed policy is refused, the old one stays in force: {e}"),
+                    format_args!(
+                        "the changed policy is refused, the old one stays in force: {}",
+                        EscapedLines(&e.to_string())
+                    ),
                 );
                 let snapshot = self.policy.borrow().clone();
                 self.audit.emit(Event::Config(ConfigEvent {

@@ -2,13 +2,7 @@
 
 mod view;
 
-use std::{
-    collections::BTreeSet,
-    env,
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, env, ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use stockade_confine::{
     fence,
@@ -27,6 +21,7 @@ use crate::{
     environment,
     error::Error,
     identity::{self, Account},
+    outer,
     steering::Steering,
     workspace,
 };
@@ -50,6 +45,8 @@ pub(crate) struct Decided {
     pub(crate) environment: Vec<Vec<u8>>,
     pub(crate) cwd: PathBuf,
     pub(crate) notices: Vec<String>,
+    /// What is weak around the sandbox.
+    pub(crate) outer: Vec<String>,
 }
 
 /// Decides.
@@ -87,12 +84,13 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
         fence: fence::Spec { transparent_ports: BTreeSet::new(), private_port: TRANSPARENT_PORT, group: NFLOG_GROUP },
         proxy_port: PROXY_PORT,
         rlimits: Rlimits::default(),
-        host_tools: !in_container(),
+        host_tools: !outer::in_container(),
         memfd_exec: relax.contains(&"memfd_exec"),
         require,
     };
     let environment = environment::build(env::vars_os(), &config.env, &account, PROXY_PORT, &cwd);
-    Ok(Decided { policy, steering, account, plan, filter, limits, environment, cwd, notices })
+    let outer = outer::weaknesses();
+    Ok(Decided { policy, steering, account, plan, filter, limits, environment, cwd, notices, outer })
 }
 
 /// A secret that lies where the command can read it is none. Hiding it would not do: when the file is replaced, as
@@ -126,11 +124,6 @@ fn mode() -> Mode {
     let admin = rustix::thread::capabilities(None)
         .is_ok_and(|c| c.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
     if root && admin { Mode::Root } else { Mode::Rootless }
-}
-
-/// Marks that Docker and Podman leave in every container.
-fn in_container() -> bool {
-    ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists())
 }
 
 /// The policy's limits with the command line's over them, in the policy's own grammar.

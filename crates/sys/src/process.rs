@@ -230,6 +230,13 @@ pub fn reset_signals() {
     }
 }
 
+/// Gives SIGCHLD its default action. A parent may have left it ignored, and then the kernel reaps children before
+/// anybody learns how they ended, and no signal says that they did.
+pub fn heed_children() {
+    // SAFETY: SIG_DFL installs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Whether the caller is PID 1 of its pid namespace.
 #[must_use]
 pub fn is_pid_one() -> bool {

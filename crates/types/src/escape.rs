@@ -12,17 +12,28 @@ const MAX_SHOWN: usize = 512;
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, c) in self.0.chars().enumerate() {
-            if i == MAX_SHOWN {
-                return f.write_char('…');
-            }
             match c {
+                _ if i == MAX_SHOWN => return f.write_char('…'),
                 '\\' => f.write_str("\\\\")?,
-                c if c.is_control() || reorders(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
-                c => f.write_char(c)?,
+                c => visible(f, c)?,
             }
         }
         Ok(())
     }
+}
+
+/// Shows text of ours that quotes others: an error with a file's name or a line of it. Line feeds are ours and stay,
+/// and so does its length; everything else that [`Escaped`] replaces is replaced.
+pub struct EscapedLines<'a>(pub &'a str);
+
+impl fmt::Display for EscapedLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| if c == '\n' { f.write_char(c) } else { visible(f, c) })
+    }
+}
+
+fn visible(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
+    if c.is_control() || reorders(c) { write!(f, "\\u{{{:x}}}", u32::from(c)) } else { f.write_char(c) }
 }
 
 /// Zero-width and bidirectional formatting characters (Unicode TR 36, section 2.5).
@@ -37,6 +48,11 @@ mod tests {
     #[test]
     fn control_and_bidi_are_escaped() {
         assert_eq!(Escaped("a\x1b]52;c\x07\n\u{202e}b\\").to_string(), "a\\u{1b}]52;c\\u{7}\\u{a}\\u{202e}b\\\\");
+    }
+
+    #[test]
+    fn lines_stay_lines() {
+        assert_eq!(EscapedLines("a\\\n\x1b[2J\r\n\u{202e}").to_string(), "a\\\n\\u{1b}[2J\\u{d}\n\\u{202e}");
     }
 
     #[test]

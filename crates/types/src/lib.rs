@@ -13,7 +13,7 @@ pub mod reason;
 pub mod secret;
 
 pub use address::{AddressClass, Cidr};
-pub use escape::Escaped;
+pub use escape::{Escaped, EscapedLines};
 pub use host::{Authority, AuthorityError, Host, HostName, Port};
 pub use id::{Generation, SandboxId};
 pub use layer::{Enforcement, Layer, LayerStatus};

@@ -138,6 +138,8 @@ reasons! {
     SecretInResponse = "secret_in_response",
     /// The machine around the sandbox is set up weakly.
     OuterWeak = "outer_weak",
+    /// A granted directory holds a socket that somebody outside listens on.
+    SharedSocket = "shared_socket",
 }
 
 impl fmt::Display for Reason {

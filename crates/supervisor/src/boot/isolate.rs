@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use caps::Capability;
-use stockade_audit::{FileSink, Rotation};
+use stockade_audit::{Audit, Event, FileSink, Lifecycle, Rotation, Settings};
 use stockade_confine::{
     limits::{self, Cgroup},
     plan::Mode,
@@ -15,6 +15,7 @@ use stockade_egress::InForce;
 use stockade_policy::{Posture as PolicyPosture, WEB_PORTS};
 use stockade_types::{Enforcement, Generation, Layer, LayerStatus, SandboxId};
 
+use super::FLUSH;
 use crate::{
     config::{Config, Posture},
     error::Error,
@@ -68,7 +69,10 @@ impl<'a> Prepared<'a> {
             Posture::Learn(path) => Some(learn::Output::open(path)?),
             Posture::Enforce => None,
         };
-        let decided = prepare::decide(config, "stockade")?;
+        let decided = match prepare::decide(config, "stockade") {
+            Ok(decided) => decided,
+            Err(e) => return Err(not_started(e, &id, log)),
+        };
         let place = config.audit_log.as_ref().and_then(|p| std::fs::canonicalize(p).ok());
         if place.is_some_and(|p| prepare::writable(&decided.plan.view.grants, &p))
             && let Some(log) = &mut log
@@ -99,7 +103,19 @@ impl<'a> Prepared<'a> {
         filter.apply().map(drop).map_err(|e| own(&e))
     }
 
+    /// What is weak around the sandbox.
+    pub(crate) fn outer(&self) -> &[String] {
+        &self.decided.outer
+    }
+
     pub(crate) fn build(mut self) -> Result<Building<'a>, Error> {
+        match self.begin() {
+            Ok((starting, cgroup, limits, policy)) => Ok(Building { before: self, starting, cgroup, limits, policy }),
+            Err(e) => Err(not_started(e, &self.id, self.log)),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(Starting, Option<Cgroup>, Enforcement, Arc<InForce>), Error> {
         self.decided.plan.fence.transparent_ports = endpoint_ports(&self.decided, &self.config.posture);
         let plan = &mut self.decided.plan;
         let limits = limits::establish(&self.id, &self.decided.limits, plan.mode == Mode::Rootless);
@@ -118,8 +134,7 @@ impl<'a> Prepared<'a> {
         let Decided { policy, steering, .. } = &self.decided;
         let policy = in_force::compile(policy, steering, Generation::FIRST, posture)?;
         let enforcement = limits.enforcement();
-        let (cgroup, policy) = (limits.cgroup, Arc::new(policy));
-        Ok(Building { before: self, starting, cgroup, limits: enforcement, policy })
+        Ok((starting, limits.cgroup, enforcement, Arc::new(policy)))
     }
 }
 
@@ -139,6 +154,20 @@ impl<'a> Building<'a> {
         }
         Ok(Isolated { before, sandbox, cgroup, policy })
     }
+}
+
+/// A start that fails is in the log too. Whatever was built is gone already; init, if it ran, was waited for.
+fn not_started(e: Error, id: &SandboxId, log: Option<FileSink>) -> Error {
+    if let Some(log) = log
+        && let Ok((audit, writer)) = Audit::start(Settings::new(id.clone()).sink(log))
+    {
+        let (reason, detail) = (e.reason(), e.to_string());
+        audit.emit(Event::Lifecycle(Lifecycle { phase: "fail", reason, layers: Vec::new(), detail }));
+        drop(audit);
+        // The failure itself matters more than a log that is too slow for it.
+        let _ = writer.close(FLUSH);
+    }
+    e
 }
 
 /// Connections of the command cost descriptors here. init is forked already: the command keeps the caller's limit.

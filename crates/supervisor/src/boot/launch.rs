@@ -5,32 +5,30 @@ use std::{os::fd::AsFd, sync::mpsc, time::Duration};
 use stockade_audit::{Event as AuditEvent, Lifecycle, ProcessActivity};
 use stockade_confine::{
     limits::{Cgroup, Usage},
-    message::{Order, Outcome, Size, Spawn, send},
+    message::{Order, Outcome, Size, Spawn, SpawnError, send},
 };
-use stockade_types::{Layer, LayerStatus};
+use stockade_types::{Escaped, Layer, LayerStatus, Reason};
 
-use super::{Finished, serve::Serving};
+use super::{FLUSH, Finished, serve::Serving};
 use crate::{
     config::Voice,
     error::Error,
     observer::Recorder,
     prepare,
     running::{self, COMMAND, End, Event, Running},
-    signals, stdio, watch as files,
+    signals, sockets, stdio, watch as files,
 };
 
-/// How long the last audit events may take to reach the disk.
-const FLUSH: Duration = Duration::from_secs(2);
 /// Exit code for a command that was ended by `--timeout`.
 const EXIT_TIMED_OUT: i32 = 124;
 
 impl Serving<'_> {
     pub(super) fn launch(mut self) -> Result<Finished, Error> {
         if self.config.voice >= Voice::Notices {
-            self.decided.notices.iter().for_each(|n| crate::say(format_args!("stockade: {n}")));
+            self.decided.notices.iter().for_each(|n| crate::say(format_args!("stockade: {}", Escaped(n))));
         }
         if self.config.voice >= Voice::Everything {
-            self.sandbox.notes.iter().for_each(|n| crate::say(format_args!("stockade: note: {n}")));
+            self.sandbox.notes.iter().for_each(|n| crate::say(format_args!("stockade: note: {}", Escaped(n))));
         }
         let (events, inbox) = self.events.take().unwrap_or_else(mpsc::channel);
         running::listen(&self.sandbox.channel, events.clone()).map_err(Error::io("listen to init"))?;
@@ -48,6 +46,8 @@ impl Serving<'_> {
             pid: None,
         };
         recorder.loaded();
+        self.decided.outer.iter().for_each(|weak| recorder.finding(Reason::OuterWeak, 4, weak.clone()));
+        sockets::report(&self.decided.plan.view, self.audit.clone()).map_err(Error::io("search for sockets"))?;
         let (end, recorder) = {
             let mut running = Running::new(&self.sandbox.channel, inbox, recorder);
             running.timeout = self.config.timeout;
@@ -111,7 +111,11 @@ impl Serving<'_> {
         }
         let phase =
             if matches!(end, End::Lost | End::NotStarted(_) | End::Door(_) | End::Bare(_)) { "fail" } else { "stop" };
-        let reason = None;
+        let reason = match &end {
+            End::NotStarted(SpawnError::Unmet(failure)) => Some(failure.reason()),
+            End::Bare(_) => Some(Reason::LayerUnavailable),
+            _ => None,
+        };
         self.audit.emit(AuditEvent::Lifecycle(Lifecycle { phase, reason, layers: Vec::new(), detail }));
         drop(self.open.take());
         self.runtime.shutdown_timeout(Duration::from_millis(200));

@@ -5,18 +5,24 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use stockade_audit::{Audit, FileSink, HeadHandle, LineSink, Settings, Summary, Tap, Writer};
+use stockade_audit::{
+    Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, Record, Settings, Summary, Tap, Writer,
+};
 use stockade_confine::{limits::Cgroup, sandbox::Sandbox};
 use stockade_egress::{Config as DoorConfig, Deps, InForce, Listeners, Tls, resolver};
 use stockade_tls::{Ca, Connector, Interceptor, Roots};
-use stockade_types::SandboxId;
+use stockade_types::{Escaped, Reason, SandboxId};
 use tokio::sync::watch;
 
-use super::isolate::{Building, Isolated, Prepared};
+use super::{
+    FLUSH,
+    isolate::{Building, Isolated, Prepared},
+};
 use crate::{
     config::{Config, Voice},
     error::Error,
     learn,
+    observer::LOUD,
     prepare::Decided,
     refusals::Refusals,
     running::Event,
@@ -83,7 +89,7 @@ impl<'a> Building<'a> {
         let engine = Engine::start(&mut self.before)?;
         // Nobody reads signals before there is a command: until then they end this process, and init with it.
         engine.signals.thread_unblock().map_err(|e| Error::io("unblock signals")(e.into()))?;
-        let isolated = self.ready()?;
+        let isolated = self.ready().inspect_err(|e| not_ready(&engine, e))?;
         engine.signals.thread_block().map_err(|e| Error::io("block signals")(e.into()))?;
         let Isolated { before: Prepared { config, decided, .. }, mut sandbox, cgroup, policy } = isolated;
         let Engine { signals, runtime, audit, writer, summary, head, learned, resolver, tls } = engine;
@@ -129,6 +135,14 @@ impl<'a> Building<'a> {
     }
 }
 
+/// A start that fails is in the log too.
+fn not_ready(engine: &Engine, e: &Error) {
+    let (reason, detail) = (e.reason(), e.to_string());
+    engine.audit.emit(AuditEvent::Lifecycle(Lifecycle { phase: "fail", reason, layers: Vec::new(), detail }));
+    // The failure itself matters more than a log that is too slow for it.
+    let _ = engine.audit.flush(FLUSH);
+}
+
 /// An authority for this run, and the machine's roots.
 fn tls() -> Result<Tls, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::Door(e.to_string());
@@ -151,13 +165,27 @@ fn start_audit(
     if let Some(file) = log {
         settings = settings.sink(file);
     }
-    if config.voice >= Voice::Denials {
-        let least = if config.voice == Voice::Everything { 0 } else { 2 };
-        settings = settings.sink(LineSink::new(io::stderr(), least));
+    match config.voice {
+        Voice::Errors => {}
+        // What a person must know of even when denials are kept for the summary: a log that fails, a wall that changed.
+        Voice::Notices => settings = settings.sink(Tap::new(say_finding)),
+        Voice::Denials => settings = settings.sink(LineSink::new(io::stderr(), 2)),
+        Voice::Everything => settings = settings.sink(LineSink::new(io::stderr(), 0)),
     }
     if let Some(recording) = learned {
         let recording = recording.clone();
-        settings = settings.sink(Tap::new(move |record: &stockade_audit::Record| recording.observe(&record.event)));
+        settings = settings.sink(Tap::new(move |record: &Record| recording.observe(&record.event)));
     }
     Audit::start(settings).map_err(|e| Error::Audit(e.to_string()))
+}
+
+/// The machine's own weaknesses are the same at every start: the log and `doctor` tell them.
+fn say_finding(record: &Record) {
+    if let AuditEvent::Finding(finding) = &record.event
+        && finding.severity >= LOUD
+        && finding.reason != Reason::OuterWeak
+    {
+        // The carriage return is for a terminal in raw mode.
+        crate::say(format_args!("stockade: {}\r", Escaped(&finding.detail)));
+    }
 }

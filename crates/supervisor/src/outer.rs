@@ -1,0 +1,117 @@
+//! The machine around the sandbox: a container that shares with its host what containers are there to keep apart.
+//!
+//! Outside a container nothing here is weak: the host's namespaces are simply the machine's own.
+
+use std::{
+    fs, io,
+    io::Read,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+/// Marks that Docker and Podman leave in every container.
+const MARKS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
+/// The kernel gives the first pid namespace this number (`PROC_PID_INIT_INO`).
+const HOST_PIDS: &str = "pid:[4026531836]";
+/// Sockets that make containers: who reaches one is root on the host.
+const SOCKETS: [&str; 5] = [
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/run/podman/podman.sock",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+];
+/// Bytes of the mount table that are looked at.
+const MOUNT_TABLE: u64 = 1 << 20;
+
+/// Whether this process runs in a container.
+pub(crate) fn in_container() -> bool {
+    MARKS.iter().any(|mark| Path::new(mark).exists())
+}
+
+/// What is weak around us, one sentence each with the way out. Empty outside containers.
+pub(crate) fn weaknesses() -> Vec<String> {
+    if !in_container() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut note = |weak: bool, text: &str| {
+        if weak {
+            found.push(text.to_owned());
+        }
+    };
+    note(
+        privileged(),
+        "this container is privileged: whoever leaves the sandbox is root on the host; run it without --privileged",
+    );
+    note(host_pids(), "this container shares the host's processes; run it without --pid host");
+    note(
+        host_network(),
+        "this container shares the host's network, so the proxy reaches what the host reaches; run it without --network host",
+    );
+    for socket in SOCKETS.iter().filter(|s| fs::metadata(s).is_ok_and(|m| m.file_type().is_socket())) {
+        found.push(format!("the container engine's socket {socket} is mounted into this container; leave it out"));
+    }
+    if let Some(path) = host_root() {
+        found.push(format!(
+            "the host's whole file system is mounted into this container at {}; leave it out",
+            path.display()
+        ));
+    }
+    found
+}
+
+/// Capabilities that no engine gives by default, and only `--privileged` gives together.
+fn privileged() -> bool {
+    use rustix::thread::CapabilitySet;
+    let rights = CapabilitySet::SYS_MODULE | CapabilitySet::SYS_RAWIO | CapabilitySet::SYS_ADMIN;
+    rustix::thread::capabilities(None).is_ok_and(|c| c.permitted.contains(rights))
+}
+
+fn host_pids() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns == Path::new(HOST_PIDS))
+}
+
+/// A container's links have their other end elsewhere; hardware and bridges are the host's.
+fn host_network() -> bool {
+    let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    links.map(|l| l.path()).any(|link| link.join("device").exists() || link.join("bridge").exists())
+}
+
+/// Where a root file system besides our own is mounted.
+fn host_root() -> Option<PathBuf> {
+    let mut table = Vec::new();
+    let read = fs::File::open("/proc/self/mountinfo").and_then(|f| f.take(MOUNT_TABLE).read_to_end(&mut table));
+    // A table that cannot be read shows nothing; /proc is checked again, and required, when the view is made.
+    let _: io::Result<usize> = read;
+    String::from_utf8_lossy(&table).lines().find_map(whole_root)
+}
+
+/// The mount point of a line of mountinfo that mounts the root of a file system which holds a system.
+fn whole_root(line: &str) -> Option<PathBuf> {
+    let mut fields = line.split(' ');
+    let (root, point) = (fields.nth(3)?, fields.next()?);
+    let point = Path::new(point);
+    let system = || ["etc/passwd", "usr", "proc", "root"].iter().all(|name| point.join(name).exists());
+    (root == "/" && point != Path::new("/") && system()).then(|| point.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_system_is_known_by_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |root: &str, point: &Path| format!("30 29 0:40 {root} {} rw - ext4 /dev/vda rw", point.display());
+        assert_eq!(whole_root(&line("/", dir.path())), None, "an empty disk");
+        for name in ["usr", "proc", "root", "etc"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("etc/passwd"), "").unwrap();
+        assert_eq!(whole_root(&line("/", dir.path())).as_deref(), Some(dir.path()));
+        assert_eq!(whole_root(&line("/sub", dir.path())), None, "a directory of it");
+        assert_eq!(whole_root(&line("/", Path::new("/"))), None, "our own root");
+        assert_eq!(whole_root("garbage"), None);
+    }
+}
