@@ -57,7 +57,9 @@ impl Events {
     /// When a line is not JSON.
     #[must_use]
     pub fn read(path: &Path) -> Self {
-        let text = fs::read_to_string(path).unwrap_or_default();
+        // What is no file may never end.
+        let is_file = fs::metadata(path).is_ok_and(|m| m.is_file());
+        let text = if is_file { fs::read_to_string(path).unwrap_or_default() } else { String::new() };
         Self::parse(&text)
     }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod arena;
 pub mod audit;
 pub mod child;
 pub mod machine;
@@ -13,6 +14,7 @@ pub mod runner;
 pub mod skip;
 pub mod upstream;
 
+pub use arena::{Arena, in_every_mode};
 pub use audit::{Event, Events};
 pub use machine::Feature;
 pub use outer::Outer;

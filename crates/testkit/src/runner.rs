@@ -48,7 +48,10 @@ pub struct Stockade {
     env: Vec<(OsString, OsString)>,
     timeout: Duration,
     dir: TempDir,
+    log: Option<PathBuf>,
+    tracer: Vec<OsString>,
     explicit_workspace: bool,
+    unwrapped: bool,
 }
 
 impl Stockade {
@@ -77,8 +80,33 @@ impl Stockade {
             env: Vec::new(),
             timeout: Duration::from_secs(30),
             dir,
+            log: None,
+            tracer: Vec::new(),
             explicit_workspace: false,
+            unwrapped: false,
         }
+    }
+
+    /// The tripwire: the same command in the same directory, as the ordinary user, and no Stockade around it. What is
+    /// refused inside must work here, or the refusal proves nothing.
+    #[must_use]
+    pub fn unwrapped(mut self) -> Self {
+        self.unwrapped = true;
+        self
+    }
+
+    /// A program that runs Stockade, such as strace with its options.
+    #[must_use]
+    pub fn under<S: AsRef<OsStr>>(mut self, tracer: &[S]) -> Self {
+        self.tracer = tracer.iter().map(|w| w.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Another audit log than the one outside the workspace.
+    #[must_use]
+    pub fn audit_log(mut self, path: impl Into<PathBuf>) -> Self {
+        self.log = Some(path.into());
+        self
     }
 
     /// Another subcommand that takes a command, such as `learn`.
@@ -163,11 +191,21 @@ impl Stockade {
     /// As [`Self::run`], and when the probe was not built.
     #[track_caller]
     pub fn probe<S: AsRef<str>>(self, tries: &[S]) -> Finished {
-        let probe = self.work().join("probe");
-        fs::copy(beside_the_test("probe"), &probe).expect("copying the probe");
+        let probe = self.put_probe();
         let words = [probe.to_str().expect("a temporary path is text")].into_iter();
         let words: Vec<&str> = words.chain(tries.iter().map(AsRef::as_ref)).collect();
         self.run(&words)
+    }
+
+    /// Puts the probe program into the workspace, as `probe`, for scripts.
+    ///
+    /// # Panics
+    /// When it was not built.
+    #[track_caller]
+    pub fn put_probe(&self) -> PathBuf {
+        let probe = self.work().join("probe");
+        fs::copy(beside_the_test("probe"), &probe).expect("copying the probe");
+        probe
     }
 
     /// Starts `command`; its output is collected while it runs.
@@ -176,38 +214,47 @@ impl Stockade {
     /// When the program cannot be started.
     #[track_caller]
     pub fn spawn<S: AsRef<OsStr>>(self, command: &[S]) -> Running {
-        let log = self.dir.path().join("log/audit.jsonl");
-        let mut line = self.command();
-        line.arg(&self.subcommand).args(&self.args).arg("--audit-log").arg(&log);
-        if !self.explicit_workspace {
-            // Said in full: a policy without `filesystem` grants nothing by itself.
-            line.arg("--workspace").arg(format!("{}:rw", self.work().display()));
+        let log = self.log.clone().unwrap_or_else(|| self.dir.path().join("log/audit.jsonl"));
+        let mut words = Vec::new();
+        if !self.unwrapped {
+            words.extend(self.tracer.iter().cloned());
+            words.push(program(self.mode == Mode::Rootless).into_os_string());
+            words.push(self.subcommand.clone());
+            words.extend(self.args.iter().cloned());
+            words.extend(["--audit-log".into(), log.clone().into_os_string()]);
+            if !self.explicit_workspace {
+                // Said in full: a policy without `filesystem` grants nothing by itself.
+                words.extend(["--workspace".into(), format!("{}:rw", self.work().display()).into()]);
+            }
+            words.push("--".into());
         }
-        line.arg("--").args(command);
+        words.extend(command.iter().map(|w| w.as_ref().to_owned()));
+        let mut line = self.command(words);
         line.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Running::start(line, log, self.timeout, self.dir)
     }
 
-    /// The program as this mode's user, in the workspace, with a small environment.
-    fn command(&self) -> Command {
-        let mut line = match self.mode {
-            Mode::Root => {
-                assert!(is_root_of_the_machine(), "Mode::Root needs root; use Mode::available()");
-                Command::new(program(false))
-            }
+    /// The words as this mode's user, in the workspace, with a small environment.
+    fn command(&self, words: Vec<OsString>) -> Command {
+        let mode = if self.unwrapped { Mode::Rootless } else { self.mode };
+        let mut all = Vec::new();
+        if mode == Mode::Rootless && !is_root_of_the_machine() {
+            // Root only of an Outer world: a user namespace below it leaves that behind.
+            all.extend(["unshare", "--user"].map(OsString::from));
+            all.extend(["user", "group"].map(|id| format!("--map-{id}={ORDINARY_UID}").into()));
+            all.push("--".into());
+        }
+        all.extend(words);
+        let mut all = all.into_iter();
+        let mut line = Command::new(all.next().expect("a program to run"));
+        line.args(all);
+        match mode {
+            Mode::Root => assert!(is_root_of_the_machine(), "Mode::Root needs root; use Mode::available()"),
             Mode::Rootless if is_root_of_the_machine() => {
-                let mut line = Command::new(program(true));
                 line.uid(ORDINARY_UID).gid(ORDINARY_UID);
-                line
             }
-            Mode::Rootless => {
-                // Root only of an Outer world: a user namespace below it leaves that behind.
-                let mut line = Command::new("unshare");
-                let ids = [format!("--map-user={ORDINARY_UID}"), format!("--map-group={ORDINARY_UID}")];
-                line.arg("--user").args(ids).arg("--").arg(program(true));
-                line
-            }
-        };
+            Mode::Rootless => {}
+        }
         line.current_dir(self.work()).env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
         line.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("LANG", "C.UTF-8");
         line.env("HOME", self.dir.path().join("home"));

