@@ -1,0 +1,13 @@
+//! Rows of the security catalogue from end to end: what the command tries, what it is told, what is recorded. Each test
+//! also does what is allowed, and shows that the same try works without the control that it is about.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod door;
+mod files;
+mod flood;
+mod net;
+mod policy;
+mod process;
+mod screen;
+mod start;
