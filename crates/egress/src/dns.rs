@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use stockade_policy::Snapshot;
 use stockade_types::Reason;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,6 +32,12 @@ use answer::{Answer, Note};
 const LONGEST: usize = 2048;
 /// Characters of an unknown name that are recorded: enough to recognise it, too few to carry data out in a log.
 const RECORDED: usize = 80;
+
+/// The answer of a name server that has just started to one query, without a socket: what fuzzing looks at.
+#[must_use]
+pub fn first_answer(query: &[u8], policy: &Arc<Snapshot>) -> Option<Vec<u8>> {
+    answer::answer(query, policy, &pool::Pool::new(64, 64), 60).map(|answer| answer.bytes)
+}
 
 /// The server. One per sandbox, behind all its DNS sockets.
 pub(crate) struct Server {

@@ -27,6 +27,7 @@ mod tunnel;
 mod upstream;
 
 pub use config::{Config, Deps, Tls};
+pub use dns::first_answer;
 pub use door::{Counts, Door, Listeners, ServeError};
 pub use in_force::InForce;
 pub use resolver::{Resolve, ResolveError, System};

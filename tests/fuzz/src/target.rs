@@ -2,6 +2,7 @@
 
 mod address;
 mod audit;
+mod dns;
 mod http;
 mod ipc;
 mod policy;
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "mcp", run: protocol::mcp, words: protocol::JSON },
     Target { name: "websocket", run: stream::websocket, words: stream::WORDS },
     Target { name: "sse", run: stream::sse, words: stream::WORDS },
+    Target { name: "dns_query", run: dns::query, words: dns::WORDS },
 ];
 
 /// A signature of an outcome.
