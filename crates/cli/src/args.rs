@@ -55,6 +55,9 @@ pub(crate) struct SandboxArgs {
     /// Limit of processes and threads
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u64>,
+    /// Authorities (PEM) that may sign for hosts, besides this machine's; several are added up
+    #[arg(long, value_name = "FILE")]
+    pub(crate) upstream_ca: Vec<PathBuf>,
     /// End the command after this time (exit code 124), such as 90s or 10m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,

@@ -80,6 +80,7 @@ fn config(program: &Path, stage: &Stage, policy: &Path, log: &Path) -> Config {
         env: Vec::new(),
         user: None,
         limits: Limits::default(),
+        upstream_ca: Vec::new(),
         timeout: Some(std::time::Duration::from_secs(30)),
         audit_log: Some(log.to_owned()),
         require: Vec::new(),

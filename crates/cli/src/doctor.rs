@@ -34,6 +34,7 @@ fn trial() -> Config {
         env: Vec::new(),
         user: None,
         limits: Limits::default(),
+        upstream_ca: Vec::new(),
         timeout: None,
         audit_log: None,
         require: Vec::new(),

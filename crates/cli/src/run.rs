@@ -49,6 +49,7 @@ fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
         env: args.env.into_iter().filter_map(variable).collect::<Result<_, _>>()?,
         user: args.user,
         limits: Limits { memory: args.memory, cpus: args.cpus, pids: args.pids },
+        upstream_ca: args.upstream_ca,
         timeout: args.timeout,
         audit_log: args.audit_log,
         require: args.require,

@@ -43,7 +43,7 @@ pub(crate) fn run(
     channel: &Channel,
     supervisor: &OwnedFd,
 ) -> u8 {
-    match prepare(channel).map(|signals| signals.map(|s| (s, build::build(plan, filter, cgroup)))) {
+    match prepare(channel).map(|signals| signals.map(|s| (s, build::build(plan, filter, cgroup, channel)))) {
         Ok(Some((signals, Ok(site)))) => match Init::start(site, channel, supervisor, signals) {
             Ok(mut init) => init.serve(),
             Err(_) => crate::EXIT_OURS,
@@ -150,7 +150,8 @@ impl<'a> Init<'a> {
     fn order(&mut self) -> io::Result<bool> {
         let Some((order, fds)) = recv::<Order>(self.channel)? else { return Ok(false) };
         match order {
-            Order::Go => {}
+            // Both belong to the start.
+            Order::Go | Order::Files(_) => {}
             Order::Stop => return Ok(false),
             Order::Spawn(id, spawn) => self.spawn(id, spawn, fds)?,
             Order::Signal(id, signal) => self.sessions.signal(id, signal),

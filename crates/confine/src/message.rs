@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stockade_sys::channel::Channel;
 use stockade_types::{Layer, LayerStatus, Reason};
 
+use crate::view::ViewFile;
+
 /// Names one spawned command or session of a sandbox; chosen by the supervisor.
 pub type SessionId = u32;
 
@@ -15,6 +17,8 @@ pub type SessionId = u32;
 pub enum Order {
     /// Maps are written and the cgroup is joined: build the sandbox.
     Go,
+    /// Put these into the view. Follows [`Order::Go`] where the plan says so.
+    Files(Vec<ViewFile>),
     /// Start a program. Descriptors: the stdio that [`Stdio::Given`] stands for, in order.
     Spawn(SessionId, Spawn),
     /// Send a signal to the session's process group.

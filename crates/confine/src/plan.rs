@@ -26,6 +26,9 @@ pub struct Plan {
     pub hostname: String,
     /// The mount view.
     pub view: ViewPlan,
+    /// Whether the supervisor sends further files of the view by `Order::Files`: what it makes only after the fork, so
+    /// that init inherits no copy of a key.
+    pub more_files: bool,
     /// The fence.
     pub fence: fence::Spec,
     /// Port of the explicit proxy on 127.0.0.1.

@@ -19,6 +19,7 @@ use crate::{
     message::{Failure, Order, Report, recv, send},
     plan::{Mode, Plan},
     seccomp::Filter,
+    view::ViewFile,
 };
 
 /// Why no sandbox stands.
@@ -158,6 +159,14 @@ impl Starting {
             write_maps(self.pid, plan).map_err(StartError::io("map the user into the namespace"))?;
         }
         send(&self.channel, &Order::Go, &[]).map_err(StartError::io("tell init to build"))
+    }
+
+    /// Sends the files that the plan announced (`more_files`). Init waits for them when the rest of the view is made.
+    ///
+    /// # Errors
+    /// [`StartError::Io`].
+    pub fn files(&self, files: Vec<ViewFile>) -> Result<(), StartError> {
+        send(&self.channel, &Order::Files(files), &[]).map_err(StartError::io("send init files of the view"))
     }
 
     /// Waits until the sandbox stands.

@@ -6,10 +6,12 @@
 
 use std::{
     fs::read_to_string,
+    io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
 use stockade_types::Enforcement;
 
 use crate::landlock;
@@ -62,7 +64,7 @@ pub struct Protected {
 }
 
 /// A file that the view provides.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewFile {
     /// Absolute path inside.
     pub path: PathBuf,
@@ -147,10 +149,24 @@ impl View {
     /// # Errors
     /// [`ViewError`], which names the path and the way out. The process then has half a view and must end.
     pub fn build(plan: &ViewPlan) -> Result<BuiltView, ViewError> {
+        Self::build_with(plan, || Ok(Vec::new()))
+    }
+
+    /// The same, with files besides the plan's: asked for when everything else is in place.
+    ///
+    /// # Errors
+    /// As [`Self::build`], and what `late` says.
+    pub fn build_with(
+        plan: &ViewPlan,
+        late: impl FnOnce() -> io::Result<Vec<ViewFile>>,
+    ) -> Result<BuiltView, ViewError> {
         root::cut_propagation()?;
         let outside = furnish::Outside::open(plan)?;
         let mut root = root::NewRoot::attach()?;
-        let inside = furnish::furnish(&mut root, plan, outside)?;
+        let mut inside = furnish::furnish(&mut root, plan, outside)?;
+        for file in late().at("receive files for", "/")? {
+            inside.notes.extend(etc::place(&mut root, &file)?);
+        }
         root.seal(Path::new("/dev"), tree::READ_ONLY_DATA)?;
         root.seal(Path::new("/"), tree::READ_ONLY)?;
         root.enter()?;
@@ -242,6 +258,6 @@ fn verify(root: &root::NewRoot, paths: &[ViewPath]) -> Result<Vec<String>, ViewE
     Ok(found)
 }
 
-fn read_only(fd: impl AsFd) -> std::io::Result<bool> {
+fn read_only(fd: impl AsFd) -> io::Result<bool> {
     Ok(rustix::fs::fstatvfs(fd)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }

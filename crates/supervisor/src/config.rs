@@ -25,6 +25,8 @@ pub struct Config {
     pub user: Option<String>,
     /// `--memory`, `--cpus`, `--pids`, over the policy's.
     pub limits: Limits,
+    /// `--upstream-ca`: authorities that may sign for hosts, besides the machine's.
+    pub upstream_ca: Vec<PathBuf>,
     /// Ends the command after this time.
     pub timeout: Option<Duration>,
     /// Where the audit log is appended.

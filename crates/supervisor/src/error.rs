@@ -5,7 +5,9 @@ use std::io;
 use stockade_confine::{message::SpawnError, sandbox::StartError};
 use stockade_types::Reason;
 
-use crate::{identity::IdentityError, stdio::StdioError, steering::SteeringError, workspace::WorkspaceError};
+use crate::{
+    identity::IdentityError, stdio::StdioError, steering::SteeringError, trust::TrustError, workspace::WorkspaceError,
+};
 
 /// Why the command did not run, or not to its own end.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,9 @@ pub enum Error {
     /// The door could not be opened.
     #[error("the proxy cannot be started: {0}")]
     Door(String),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The supervisor could not give up its own privileges.
     #[error("the supervisor cannot reduce itself: {0}")]
     Own(String),

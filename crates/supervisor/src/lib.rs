@@ -23,6 +23,7 @@ mod sockets;
 mod stdio;
 mod steering;
 mod terminal;
+mod trust;
 mod watch;
 mod workspace;
 
@@ -33,4 +34,5 @@ pub use examine::{Examination, examine};
 pub use identity::IdentityError;
 pub use stdio::{StdioError, TerminalChoice, say};
 pub use steering::{Steering, SteeringError};
+pub use trust::TrustError;
 pub use workspace::WorkspaceError;

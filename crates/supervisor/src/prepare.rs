@@ -81,6 +81,7 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
         identity: account.identity.clone(),
         hostname: hostname.to_owned(),
         view,
+        more_files: true,
         fence: fence::Spec { transparent_ports: BTreeSet::new(), private_port: TRANSPARENT_PORT, group: NFLOG_GROUP },
         proxy_port: PROXY_PORT,
         rlimits: Rlimits::default(),
@@ -88,7 +89,8 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
         memfd_exec: relax.contains(&"memfd_exec"),
         require,
     };
-    let environment = environment::build(env::vars_os(), &config.env, &account, PROXY_PORT, &cwd);
+    let (environment, replaced) = environment::build(env::vars_os(), &config.env, &account, PROXY_PORT, &cwd);
+    notices.extend(replaced);
     let outer = outer::weaknesses();
     Ok(Decided { policy, steering, account, plan, filter, limits, environment, cwd, notices, outer })
 }

@@ -4,8 +4,13 @@ use std::{fmt, sync::Arc};
 
 use quick_cache::sync::Cache;
 use rustls::{
-    ClientConfig,
-    client::{ClientSessionMemoryCache, Resumption, Tls12Resumption, WebPkiServerVerifier},
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    client::{
+        ClientSessionMemoryCache, Resumption, Tls12Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
 use crate::{Clock, Extra, Roots, VERSIONS, provider};
@@ -42,7 +47,7 @@ impl Connector {
     /// Trusts `roots`, on the machine's clock.
     ///
     /// # Errors
-    /// `roots` is empty.
+    /// The crypto library refuses the roots.
     pub fn new(roots: &Roots) -> Result<Self, ConnectorError> {
         Self::with_clock(roots, &Clock::system())
     }
@@ -52,10 +57,16 @@ impl Connector {
     /// # Errors
     /// As [`Self::new`].
     pub fn with_clock(roots: &Roots, clock: &Clock) -> Result<Self, ConnectorError> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.store(), provider()).build()?;
+        let store = roots.store();
+        let verifier: Arc<dyn ServerCertVerifier> = if store.is_empty() {
+            Arc::new(TrustNobody(provider()))
+        } else {
+            WebPkiServerVerifier::builder_with_provider(store, provider()).build()?
+        };
         let mut base = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
             .with_protocol_versions(VERSIONS)?
-            .with_webpki_verifier(verifier)
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         base.resumption = sessions(SERVERS);
         base.enable_early_data = false;
@@ -84,6 +95,45 @@ impl Connector {
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connector")
+    }
+}
+
+/// Stands for an empty set of roots, which webpki's verifier does not take: every origin is of an unknown issuer.
+#[derive(Debug)]
+struct TrustNobody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TrustNobody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -25,7 +25,7 @@ const BUNDLES: [&str; 6] = [
     "/etc/pki/tls/cacert.pem",            // OpenELEC
 ];
 /// Largest bundle read.
-const MAX_BYTES: u64 = 8 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 /// Most certificates of one bundle. The largest in use have some 400.
 const MAX_CERTIFICATES: usize = 4096;
 
@@ -35,7 +35,7 @@ pub enum RootsError {
     /// No bundle at any of the usual places.
     #[error(
         "this machine has no bundle of certificate authorities: none of {} holds one; install `ca-certificates`, or \
-         name a file",
+         name a file with --upstream-ca",
         BUNDLES.join(", ")
     )]
     NoBundle,
@@ -48,7 +48,7 @@ pub enum RootsError {
         error: io::Error,
     },
     /// Too much of it.
-    #[error("{from}: more than {MAX_BYTES} bytes or {MAX_CERTIFICATES} certificates are no bundle of authorities")]
+    #[error("{from}: more than 4 MiB or {MAX_CERTIFICATES} certificates are no bundle of authorities")]
     TooLarge {
         /// Which bundle.
         from: String,
@@ -113,13 +113,13 @@ impl Roots {
         Self::first_of(BUNDLES.iter().map(Path::new))
     }
 
-    /// The bundle at `path`, named by the operator: every block must be good.
+    /// These and the bundle at `path`, named by the operator: every block must be good.
     ///
     /// # Errors
     /// See [`RootsError`].
-    pub fn file(path: &Path) -> Result<Self, RootsError> {
+    pub fn with_file(self, path: &Path) -> Result<Self, RootsError> {
         let text = read(path).map_err(|error| RootsError::Read { path: path.to_owned(), error })?;
-        Self::none().with_named(&path.display().to_string(), &text)
+        self.with_named(&path.display().to_string(), &text)
     }
 
     /// These and the authorities in `pem`: every block must be good.

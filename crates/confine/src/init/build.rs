@@ -2,6 +2,7 @@
 //! required layer that is not ends the start.
 
 use std::{
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -11,7 +12,7 @@ use nix::{
     sys::prctl,
     unistd::sethostname,
 };
-use stockade_sys::{process, socket};
+use stockade_sys::{channel::Channel, process, socket};
 use stockade_types::{Enforcement, Layer, LayerStatus};
 
 use super::launching::Launching;
@@ -19,12 +20,12 @@ use crate::{
     fence::{self, Backend, Fence},
     launcher::Seal,
     limits::Entry,
-    message::{Failure, Report, Sockets},
+    message::{Failure, Order, Report, Sockets, recv},
     netns, nflog,
     plan::{Mode, Plan},
     privileges::OomScore,
     seccomp::Filter,
-    view::{BuiltView, View},
+    view::{BuiltView, View, ViewFile},
 };
 
 /// The sandbox as init holds it.
@@ -67,7 +68,12 @@ impl SocketSet {
 }
 
 /// Builds everything. On failure the process ends, and the kernel undoes what was built.
-pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter, cgroup: Option<Entry<'_>>) -> Result<Site<'a>, Failure> {
+pub(super) fn build<'a>(
+    plan: &'a Plan,
+    filter: &'a Filter,
+    cgroup: Option<Entry<'_>>,
+    channel: &Channel,
+) -> Result<Site<'a>, Failure> {
     let mut layers = Vec::new();
     let mut note = |layer, enforcement| {
         layers.push(LayerStatus { layer, enforcement });
@@ -83,7 +89,8 @@ pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter, cgroup: Option<Entry
     let backend = if plan.host_tools { Backend::NftablesElseIptables } else { Backend::Nftables };
     let fence = fence::install_with(&plan.fence, backend).map_err(|e| Failure::of(Layer::Fence, e))?;
     note(Layer::Fence, fence.enforcement())?;
-    let view = View::build(&plan.view).map_err(|e| Failure::of(Layer::Mounts, e))?;
+    let late = || if plan.more_files { files(channel) } else { Ok(Vec::new()) };
+    let view = View::build_with(&plan.view, late).map_err(|e| Failure::of(Layer::Mounts, e))?;
     note(Layer::Mounts, view.mounts().clone())?;
     note(Layer::Hidden, view.hidden().clone())?;
     leave_host_stdio().map_err(|e| Failure::of(Layer::Mounts, format!("replace stdio: {e}")))?;
@@ -95,6 +102,13 @@ pub(super) fn build<'a>(plan: &'a Plan, filter: &'a Filter, cgroup: Option<Entry
     let sockets = sockets(plan, &fence)?;
     note(Layer::Landlock, launching.ready()?)?;
     Ok(Site { plan, layers, fence, sockets, view, launching })
+}
+
+fn files(channel: &Channel) -> io::Result<Vec<ViewFile>> {
+    match recv::<Order>(channel)? {
+        Some((Order::Files(files), _)) => Ok(files),
+        _ => Err(io::Error::other("the supervisor sent none")),
+    }
 }
 
 /// The cgroup namespace is made only now, when init is in the cgroup that shall be its root.
@@ -118,13 +132,13 @@ fn no_executable_memfds(plan: &Plan) -> Result<(), Failure> {
     }
     match std::fs::write("/proc/sys/vm/memfd_noexec", "1") {
         // Linux before 6.3.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|e| Failure::of(Layer::Namespaces, format!("vm.memfd_noexec: {e}"))),
     }
 }
 
 fn sockets(plan: &Plan, fence: &Fence) -> Result<SocketSet, Failure> {
-    let fail = |what: &'static str| move |e: std::io::Error| Failure::of(Layer::Netns, format!("{what}: {e}"));
+    let fail = |what: &'static str| move |e: io::Error| Failure::of(Layer::Netns, format!("{what}: {e}"));
     let mut set = SocketSet::default();
     let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     set.proxy.push(TcpListener::bind(local(plan.proxy_port)).map_err(fail("listen for the proxy"))?.into());
@@ -145,7 +159,7 @@ fn sockets(plan: &Plan, fence: &Fence) -> Result<SocketSet, Failure> {
 }
 
 /// Puts /dev/null on fds 0-2: init must not keep the host's terminal or files open.
-fn leave_host_stdio() -> std::io::Result<()> {
+fn leave_host_stdio() -> io::Result<()> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     (0..3).try_for_each(|target| process::install_stdio(&null, target))
 }

@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     in_force, learn,
     prepare::{self, Decided},
+    trust::Trust,
 };
 
 /// Caught while learning, besides the web's ports.
@@ -38,10 +39,15 @@ pub(crate) struct Prepared<'a> {
 /// Init builds the sandbox; nobody has waited for it yet.
 pub(crate) struct Building<'a> {
     pub(super) before: Prepared<'a>,
+    begun: Begun,
+}
+
+struct Begun {
     starting: Starting,
     cgroup: Option<Cgroup>,
     limits: Enforcement,
     policy: Arc<InForce>,
+    trust: Trust,
 }
 
 /// The sandbox stands, empty.
@@ -50,6 +56,7 @@ pub(crate) struct Isolated<'a> {
     pub(crate) sandbox: Sandbox,
     pub(super) cgroup: Option<Cgroup>,
     pub(super) policy: Arc<InForce>,
+    pub(super) trust: Trust,
 }
 
 impl<'a> Prepared<'a> {
@@ -110,12 +117,12 @@ impl<'a> Prepared<'a> {
 
     pub(crate) fn build(mut self) -> Result<Building<'a>, Error> {
         match self.begin() {
-            Ok((starting, cgroup, limits, policy)) => Ok(Building { before: self, starting, cgroup, limits, policy }),
+            Ok(begun) => Ok(Building { before: self, begun }),
             Err(e) => Err(not_started(e, &self.id, self.log)),
         }
     }
 
-    fn begin(&mut self) -> Result<(Starting, Option<Cgroup>, Enforcement, Arc<InForce>), Error> {
+    fn begin(&mut self) -> Result<Begun, Error> {
         self.decided.plan.fence.transparent_ports = endpoint_ports(&self.decided, &self.config.posture);
         let plan = &mut self.decided.plan;
         let limits = limits::establish(&self.id, &self.decided.limits, plan.mode == Mode::Rootless);
@@ -126,7 +133,9 @@ impl<'a> Prepared<'a> {
         let starting = Starting::fork(plan, &self.decided.filter, limits.cgroup.as_ref())?;
         starting.go(plan)?;
         self.reduce()?;
-        // Init builds meanwhile.
+        // Init builds meanwhile. The CA's key is made only now: init has no copy, and no other process may look.
+        let (trust, files) = Trust::establish(&self.config.upstream_ca)?;
+        starting.files(files)?;
         let posture = match self.config.posture {
             Posture::Enforce => PolicyPosture::Enforce,
             Posture::Learn(_) => PolicyPosture::Learn,
@@ -134,16 +143,17 @@ impl<'a> Prepared<'a> {
         let Decided { policy, steering, .. } = &self.decided;
         let policy = in_force::compile(policy, steering, Generation::FIRST, posture)?;
         let enforcement = limits.enforcement();
-        Ok((starting, limits.cgroup, enforcement, Arc::new(policy)))
+        Ok(Begun { starting, cgroup: limits.cgroup, limits: enforcement, policy: Arc::new(policy), trust })
     }
 }
 
 impl<'a> Building<'a> {
     /// Waits until the sandbox stands.
     pub(crate) fn ready(self) -> Result<Isolated<'a>, Error> {
-        let Self { before, starting, cgroup, limits, policy } = self;
+        let Self { before, begun: Begun { starting, cgroup, limits, policy, trust } } = self;
         let plan = &before.decided.plan;
         let mut sandbox = starting.ready(plan)?;
+        sandbox.notes.extend(trust.notes.iter().cloned());
         let none = Enforcement::Absent("not available yet".to_owned());
         if plan.require.contains(&Layer::Identity) {
             sandbox.layers.push(LayerStatus { layer: Layer::Identity, enforcement: none });
@@ -152,7 +162,7 @@ impl<'a> Building<'a> {
         if let Some(failure) = plan.unmet(&sandbox.layers) {
             return Err(StartError::Layer(failure).into());
         }
-        Ok(Isolated { before, sandbox, cgroup, policy })
+        Ok(Isolated { before, sandbox, cgroup, policy, trust })
     }
 }
 

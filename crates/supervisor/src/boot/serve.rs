@@ -9,8 +9,7 @@ use stockade_audit::{
     Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, Record, Settings, Summary, Tap, Writer,
 };
 use stockade_confine::{limits::Cgroup, sandbox::Sandbox};
-use stockade_egress::{Config as DoorConfig, Deps, InForce, Listeners, Tls, resolver};
-use stockade_tls::{Ca, Connector, Interceptor, Roots};
+use stockade_egress::{Config as DoorConfig, Deps, InForce, Listeners, resolver};
 use stockade_types::{Escaped, Reason, SandboxId};
 use tokio::sync::watch;
 
@@ -60,7 +59,6 @@ struct Engine {
     head: Option<HeadHandle>,
     learned: Option<(learn::Recording, learn::Output)>,
     resolver: Arc<resolver::System>,
-    tls: Tls,
 }
 
 impl Engine {
@@ -79,7 +77,7 @@ impl Engine {
             .build()
             .map_err(Error::io("start the proxy's threads"))?;
         let resolver = Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?);
-        Ok(Self { signals, runtime, audit, writer, summary, head, learned, resolver, tls: tls()? })
+        Ok(Self { signals, runtime, audit, writer, summary, head, learned, resolver })
     }
 }
 
@@ -91,11 +89,11 @@ impl<'a> Building<'a> {
         engine.signals.thread_unblock().map_err(|e| Error::io("unblock signals")(e.into()))?;
         let isolated = self.ready().inspect_err(|e| not_ready(&engine, e))?;
         engine.signals.thread_block().map_err(|e| Error::io("block signals")(e.into()))?;
-        let Isolated { before: Prepared { config, decided, .. }, mut sandbox, cgroup, policy } = isolated;
-        let Engine { signals, runtime, audit, writer, summary, head, learned, resolver, tls } = engine;
+        let Isolated { before: Prepared { config, decided, .. }, mut sandbox, cgroup, policy, trust } = isolated;
+        let Engine { signals, runtime, audit, writer, summary, head, learned, resolver } = engine;
         let (policy, reader) = watch::channel(policy);
         let (open, closed) = tokio::sync::oneshot::channel::<()>();
-        let deps = Deps { policy: reader.clone(), audit: audit.clone(), resolver, tls };
+        let deps = Deps { policy: reader.clone(), audit: audit.clone(), resolver, tls: trust.tls };
         let listeners = Listeners {
             proxy: sandbox.sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
             transparent: std::mem::take(&mut sandbox.sockets.transparent),
@@ -141,17 +139,6 @@ fn not_ready(engine: &Engine, e: &Error) {
     engine.audit.emit(AuditEvent::Lifecycle(Lifecycle { phase: "fail", reason, layers: Vec::new(), detail }));
     // The failure itself matters more than a log that is too slow for it.
     let _ = engine.audit.flush(FLUSH);
-}
-
-/// An authority for this run, and the machine's roots.
-fn tls() -> Result<Tls, Error> {
-    let failed = |e: &dyn std::fmt::Display| Error::Door(e.to_string());
-    let ca = Ca::new(std::time::SystemTime::now()).map_err(|e| failed(&e))?;
-    let roots = Roots::system().map_err(|e| failed(&e))?;
-    Ok(Tls {
-        interceptor: Interceptor::new(ca).map_err(|e| failed(&e))?,
-        connector: Connector::new(&roots).map_err(|e| failed(&e))?,
-    })
 }
 
 fn start_audit(

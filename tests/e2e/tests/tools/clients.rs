@@ -88,7 +88,7 @@ fn git() {
     };
     client("git clone -q http://HOST/repo.git out && cat out/hello", &["403"], repository, nothing);
     let https =
-        "git config --global http.sslCAInfo $PWD/cert.pem && git clone -q https://HOST/repo.git out && cat out/hello";
+        "GIT_SSL_CAINFO=$PWD/cert.pem git clone -q https://HOST/repo.git out && cat out/hello";
     client(https, &["403"], repository, certificate);
 }
 
