@@ -26,10 +26,8 @@ pub enum TrustError {
 #[derive(Debug)]
 pub(crate) struct Trust {
     /// TLS towards the command.
-    #[expect(dead_code, reason = "the door takes it once it inspects")]
     pub(crate) interceptor: Interceptor,
     /// TLS towards hosts.
-    #[expect(dead_code, reason = "the door takes it once it inspects")]
     pub(crate) connector: Connector,
     /// What was read.
     pub(crate) notes: Vec<String>,

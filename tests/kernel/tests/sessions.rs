@@ -65,6 +65,7 @@ impl Lab {
             identity: Identity { uid, gid, groups: vec![] },
             hostname: "sandbox".to_owned(),
             view,
+            more_files: false,
             fence: fence::Spec { transparent_ports: BTreeSet::new(), private_port: 15_001, group: 1 },
             proxy_port: 3128,
             rlimits: Rlimits::default(),

@@ -9,7 +9,7 @@ use stockade_audit::{
     Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, Record, Settings, Summary, Tap, Writer,
 };
 use stockade_confine::{limits::Cgroup, sandbox::Sandbox};
-use stockade_egress::{Config as DoorConfig, Deps, InForce, Listeners, resolver};
+use stockade_egress::{Config as DoorConfig, Deps, InForce, Listeners, Tls, resolver};
 use stockade_types::{Escaped, Reason, SandboxId};
 use tokio::sync::watch;
 
@@ -93,7 +93,8 @@ impl<'a> Building<'a> {
         let Engine { signals, runtime, audit, writer, summary, head, learned, resolver } = engine;
         let (policy, reader) = watch::channel(policy);
         let (open, closed) = tokio::sync::oneshot::channel::<()>();
-        let deps = Deps { policy: reader.clone(), audit: audit.clone(), resolver, tls: trust.tls };
+        let tls = Tls { interceptor: trust.interceptor, connector: trust.connector };
+        let deps = Deps { policy: reader.clone(), audit: audit.clone(), resolver, tls };
         let listeners = Listeners {
             proxy: sandbox.sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
             transparent: std::mem::take(&mut sandbox.sockets.transparent),

@@ -87,8 +87,7 @@ fn git() {
         world.tls(outer);
     };
     client("git clone -q http://HOST/repo.git out && cat out/hello", &["403"], repository, nothing);
-    let https =
-        "GIT_SSL_CAINFO=$PWD/cert.pem git clone -q https://HOST/repo.git out && cat out/hello";
+    let https = "GIT_SSL_CAINFO=$PWD/cert.pem git clone -q https://HOST/repo.git out && cat out/hello";
     client(https, &["403"], repository, certificate);
 }
 
