@@ -166,7 +166,11 @@ impl Starting {
     /// # Errors
     /// [`StartError::Io`].
     pub fn files(&self, files: Vec<ViewFile>) -> Result<(), StartError> {
-        send(&self.channel, &Order::Files(files), &[]).map_err(StartError::io("send init files of the view"))
+        match send(&self.channel, &Order::Files(files), &[]) {
+            // Init has given up already; why is what it said last, and heard by `ready`.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent.map_err(StartError::io("send init files of the view")),
+        }
     }
 
     /// Waits until the sandbox stands.

@@ -243,6 +243,7 @@ impl Connection {
         match self.speech() {
             Speech::Http1 => {
                 *request.version_mut() = Version::HTTP_11;
+                request.headers_mut().remove(header::TE);
                 if let Ok(host) = text.parse() {
                     request.headers_mut().insert(header::HOST, host);
                 }

@@ -30,7 +30,7 @@ pub(crate) fn rebuild<B>(mut request: Request<B>) -> Request<B> {
     // The server in front has answered it already.
     headers.remove(header::EXPECT);
     if trailers {
-        // gRPC servers insist on it.
+        // gRPC servers insist on it. HTTP/1 drops it again.
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if websocket {

@@ -200,7 +200,7 @@ fn the_network_ends_with_the_sandbox() {
                 [(None, 7), (Some(Signal::SIGINT), 130), (Some(Signal::SIGTERM), 143), (Some(Signal::SIGKILL), 137)]
             {
                 let script = "(trap '' TERM HUP INT; exec sleep 300) & setsid sleep 300 & readlink /proc/self/ns/net; \
-                              read x; exit 7";
+                              read x && exit 7; exec sleep 300";
                 let mut run = Stockade::new(*mode).policy(POLICY).spawn(&["/bin/sh", "-c", script]);
                 run.wait_for("net:[");
                 let inside = members(&run);

@@ -38,10 +38,9 @@ fn what_joins_the_sandbox_cannot_be_caught_on_its_way() {
         }
         assert!(!text.contains("\ngot "), "{mode:?} {run:?}");
         let number = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u32>().ok()).unwrap();
-        assert!(number("tried") > 5, "{mode:?} {run:?}");
-        // Init and launcher, and rootless the launcher's successor, which Landlock keeps from being killed in turn.
-        let seen = if *mode == Mode::Root { 2 } else { 3 };
-        assert!(number("seen") >= seen, "{mode:?} {run:?}");
+        // Init and launcher. Rootless the launcher falls to the first try, and another is made for the next session only.
+        let tries = if *mode == Mode::Root { 6 } else { 2 };
+        assert!(number("tried") >= tries && number("seen") >= 2, "{mode:?} {run:?}");
     }
 }
 
