@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use stockade_policy::{Denial, Intent, Permit, Protocol, Request, RequestPermit, RequestVerdict, TlsMode, Verdict};
+use stockade_secrets::Credentials;
 use stockade_tls::Extra;
 use stockade_types::Reason;
 use tokio::{net::TcpStream, sync::watch};
@@ -68,6 +69,11 @@ impl Grant {
         &self.config
     }
 
+    /// The credentials of the policy in force.
+    pub(crate) fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.snapshot.credentials.clone()
+    }
+
     /// What its endpoint wants towards the host besides what is usual.
     pub(crate) fn extra(&self) -> Option<&Extra> {
         self.snapshot.extras.get(&self.permit.terms().endpoint)
@@ -82,6 +88,15 @@ impl Grant {
     pub(crate) fn authorize(&mut self, request: &Request) -> Result<RequestPermit, Refusal> {
         self.check()?;
         match self.snapshot.authorize_request(&self.permit, request) {
+            RequestVerdict::Allow(permit) => Ok(permit),
+            RequestVerdict::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
+        }
+    }
+
+    /// The same for a WebSocket whose messages are authorised one by one.
+    pub(crate) fn authorize_socket(&mut self) -> Result<RequestPermit, Refusal> {
+        self.check()?;
+        match self.snapshot.authorize_socket(&self.permit) {
             RequestVerdict::Allow(permit) => Ok(permit),
             RequestVerdict::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
         }

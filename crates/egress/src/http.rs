@@ -23,6 +23,7 @@ use crate::{
 pub(crate) mod body;
 mod canonical;
 mod chunked;
+mod exchange;
 pub(crate) mod forward;
 pub(crate) mod guard;
 pub(crate) mod head;

@@ -47,6 +47,15 @@ pub(crate) enum Refusal {
     /// What the request asks for cannot be read.
     #[error("what the request asks for cannot be read: {0}")]
     Unreadable(#[from] Unreadable),
+    /// A placeholder where it does not belong, or a credential that cannot be put in.
+    #[error(transparent)]
+    Credential(Box<stockade_secrets::Refusal>),
+    /// A response in which a credential's value could not be found.
+    #[error(transparent)]
+    Uninspectable(#[from] stockade_secrets::Uninspectable),
+    /// What a WebSocket carries is not WebSocket.
+    #[error("not a WebSocket message that can be judged: {0}")]
+    Frame(#[from] stockade_l7::websocket::Violation),
     /// The request's body is over the endpoint's bound.
     #[error("the request body is larger than the endpoint allows (limits.request_body)")]
     BodyTooLarge,
@@ -100,6 +109,9 @@ impl Refusal {
                 row(StatusCode::FORBIDDEN, Reason::Uninspectable, Denied)
             }
             Self::Unreadable(_) => row(StatusCode::FORBIDDEN, Reason::L7, Denied),
+            Self::Credential(refusal) => credential(refusal),
+            Self::Uninspectable(_) => row(StatusCode::BAD_GATEWAY, Reason::Uninspectable, Failed),
+            Self::Frame(_) => row(StatusCode::BAD_REQUEST, Reason::Framing, Denied),
             Self::BodyTooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, Reason::TxLimit, Denied),
             Self::RateLimited => row(StatusCode::TOO_MANY_REQUESTS, Reason::RateLimit, Denied),
             Self::Busy => row(StatusCode::SERVICE_UNAVAILABLE, Reason::Limit, Denied),
@@ -160,6 +172,21 @@ impl Refusal {
         .into_bytes();
         out.extend_from_slice(&body);
         out
+    }
+}
+
+fn credential(refusal: &stockade_secrets::Refusal) -> Row {
+    use stockade_secrets::Refusal as Why;
+    match refusal {
+        // The request is right; what it needs is not there.
+        Why::Unresolved { .. } | Why::Invalid { .. } => row(StatusCode::BAD_GATEWAY, refusal.reason(), Action::Failed),
+        _ => row(StatusCode::FORBIDDEN, refusal.reason(), Action::Denied),
+    }
+}
+
+impl From<stockade_secrets::Refusal> for Refusal {
+    fn from(refusal: stockade_secrets::Refusal) -> Self {
+        Self::Credential(Box::new(refusal))
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use stockade_policy::Permit;
+use stockade_secrets::VerifiedTls;
 use stockade_tls::OriginFault;
 use stockade_types::{Authority, Generation, Host, Port};
 use tokio::{
@@ -106,6 +107,8 @@ pub(crate) struct Connection {
     addr: IpAddr,
     /// Of the policy that it was dialled under. A later one may want the origin verified otherwise.
     generation: Generation,
+    /// Proof of whom it reached.
+    verified: Option<VerifiedTls>,
     /// What the origin was offered.
     offered: &'static [Speech],
     /// When it last had something to do.
@@ -178,17 +181,18 @@ impl Connection {
             Err(_) => return Err(UpstreamError::Timeout.into()),
         };
         let spoken = stream.get_ref().1.alpn_protocol().map_or(Some(Speech::Http1), Speech::of_alpn);
+        let verified = VerifiedTls::of(stream.get_ref().1, grant.permit().host(), grant.permit().port());
         let sender = match spoken {
             Some(Speech::Http1) => http1(stream).await?,
             Some(Speech::Http2) => http2(stream).await?,
             None => return Err(UpstreamError::Framing.into()),
         };
-        Ok(Self::new(sender, grant.permit(), (Scheme::Https, offered), addr))
+        Ok(Self { verified, ..Self::new(sender, grant.permit(), (Scheme::Https, offered), addr) })
     }
 
     fn new(sender: Sender, permit: &Permit, (scheme, offered): (Scheme, &'static [Speech]), addr: IpAddr) -> Self {
         let (place, generation) = (Place::new(permit, scheme), permit.generation());
-        Self { sender, place, addr, generation, offered, used: Instant::now(), reused: false }
+        Self { sender, place, addr, generation, verified: None, offered, used: Instant::now(), reused: false }
     }
 
     /// What the origin speaks.
@@ -199,18 +203,22 @@ impl Connection {
         }
     }
 
+    /// Proof that the origin is the one that was permitted.
+    pub(crate) fn verified(&self) -> Option<&VerifiedTls> {
+        self.verified.as_ref()
+    }
+
     /// The origin's address.
     pub(crate) fn addr(&self) -> IpAddr {
         self.addr
     }
 
-    /// Sends a request whose target is a path. One that was certainly not sent comes back.
+    /// Sends a request whose target is a path and whose authority is in `Host`. One that was certainly not sent comes back.
     pub(crate) async fn send(
         &mut self,
         request: Request<Outgoing>,
-        authority: &Authority,
     ) -> Result<Response<Incoming>, (UpstreamError, Option<Box<Request<Outgoing>>>)> {
-        let request = self.address(request, authority);
+        let request = self.address(request);
         let failed = |error: &hyper::Error, back: Option<Request<Outgoing>>| {
             (UpstreamError::of(error), back.map(|r| Box::new(unaddress(r))))
         };
@@ -236,33 +244,28 @@ impl Connection {
         }
     }
 
-    /// Gives a request the form of this connection's protocol: the authority in `Host`, or in the target.
-    fn address(&self, mut request: Request<Outgoing>, authority: &Authority) -> Request<Outgoing> {
-        let scheme = self.place.scheme;
-        let text = host_field(authority, scheme);
-        match self.speech() {
-            Speech::Http1 => {
-                *request.version_mut() = Version::HTTP_11;
-                request.headers_mut().remove(header::TE);
-                if let Ok(host) = text.parse() {
-                    request.headers_mut().insert(header::HOST, host);
-                }
-            }
-            Speech::Http2 => {
-                *request.version_mut() = Version::HTTP_2;
-                let mut parts = std::mem::take(request.uri_mut()).into_parts();
-                parts.scheme = scheme.name().parse().ok();
-                parts.authority = text.parse().ok();
-                *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-            }
+    /// Gives a request the form of this connection's protocol: HTTP/2 has the authority in the target.
+    fn address(&self, mut request: Request<Outgoing>) -> Request<Outgoing> {
+        if self.speech() == Speech::Http1 {
+            *request.version_mut() = Version::HTTP_11;
+            request.headers_mut().remove(header::TE);
+            return request;
         }
+        *request.version_mut() = Version::HTTP_2;
+        let host = request.headers_mut().remove(header::HOST);
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = self.place.scheme.name().parse().ok();
+        parts.authority = host.and_then(|host| host.to_str().ok()?.parse().ok());
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         request
     }
 }
 
 /// Takes the form of a protocol from a request that came back.
 fn unaddress(mut request: Request<Outgoing>) -> Request<Outgoing> {
-    request.headers_mut().remove(header::HOST);
+    if let Some(host) = request.uri().authority().and_then(|a| a.as_str().parse().ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = Uri::from(path);
     }

@@ -6,8 +6,6 @@
 pub(crate) enum Feature {
     /// `binaries` of an endpoint.
     Binaries,
-    /// `credentials`.
-    Credentials,
     /// `ask` of an endpoint, and `unmatched: ask`.
     Ask,
     /// `inference`.
@@ -15,7 +13,7 @@ pub(crate) enum Feature {
 }
 
 /// What is not there.
-const NOT_YET: &[Feature] = &[Feature::Binaries, Feature::Credentials, Feature::Ask, Feature::Inference];
+const NOT_YET: &[Feature] = &[Feature::Binaries, Feature::Ask, Feature::Inference];
 
 impl Feature {
     pub(crate) fn available(self) -> bool {

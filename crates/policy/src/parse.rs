@@ -140,12 +140,8 @@ fn read(source: &Source, root: &Node, report: &mut Report) -> Draft {
     if let Some(node) = fields.get("network") {
         draft.network = network::network(&mut r, &Trail::Key(&top, "network"), node, &file);
     }
-    if let Some((key, node)) = fields.entry("credentials") {
-        let trail = Trail::Key(&top, "credentials");
-        draft.credentials = credentials::credentials(&mut r, &trail, node, &file);
-        if !says_nothing(node) {
-            r.gate(Feature::Credentials, &trail, key.at, "credentials");
-        }
+    if let Some(node) = fields.get("credentials") {
+        draft.credentials = credentials::credentials(&mut r, &Trail::Key(&top, "credentials"), node, &file);
     }
     if let Some((key, node)) = fields.entry("inference") {
         let trail = Trail::Key(&top, "inference");

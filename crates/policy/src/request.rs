@@ -138,6 +138,18 @@ impl Snapshot {
         }
     }
 
+    /// Decides the opening of a WebSocket on an endpoint whose messages are judged one by one: by itself it asks for
+    /// nothing.
+    #[must_use]
+    pub fn authorize_socket(&self, permit: &Permit) -> RequestVerdict {
+        match self.endpoint_of(permit) {
+            Some((_, endpoint)) if matches!(endpoint.protocol, crate::Protocol::Graphql | crate::Protocol::JsonRpc) => {
+                RequestVerdict::Allow(RequestPermit { permit: permit.clone(), rule: None, would_deny: None })
+            }
+            _ => RequestVerdict::Deny(self.stale()),
+        }
+    }
+
     /// The endpoint that a permit of this snapshot is of.
     pub(crate) fn endpoint_of(&self, permit: &Permit) -> Option<(u32, &Endpoint)> {
         let at = self.endpoint_at(&permit.terms.endpoint)?;

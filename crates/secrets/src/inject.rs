@@ -17,7 +17,9 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, HeaderValue as Field},
+    header::{
+        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, HeaderValue as Field, SEC_WEBSOCKET_EXTENSIONS,
+    },
     request::Parts,
 };
 use stockade_policy::{Inject, RequestPermit};
@@ -170,7 +172,9 @@ impl Head<'_> {
             self.parts.headers.insert(name, value);
             self.injected.push(credential);
         }
+        // What comes back must be searchable: no content coding, and no compression of WebSocket messages.
         self.parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        self.parts.headers.remove(SEC_WEBSOCKET_EXTENSIONS);
         Ok(())
     }
 
@@ -246,6 +250,9 @@ impl Head<'_> {
             for value in values {
                 self.credentials.client(&value, &Place::Query, self.site.credentials, &[bound.name])?;
             }
+            if pairs::hides(&rest, name) {
+                return Err(Refusal::Foreign { place: Place::Query });
+            }
             done = pairs::with(&rest, name, bound.value.expose());
         }
         self.check_query(&query)?;
@@ -254,8 +261,6 @@ impl Head<'_> {
 
     /// Looks through the parameters that no credential belongs into.
     fn check_query(&self, query: &str) -> Result<(), Refusal> {
-        let injected =
-            |name: &str| self.bound.iter().any(|b| matches!(b.inject, Inject::Query { name: n } if n == name));
         let mut rest = query.to_owned();
         for bound in self.bound {
             if let Inject::Query { name } = bound.inject {
@@ -270,9 +275,10 @@ impl Head<'_> {
         }
         self.credentials.client(rest.as_bytes(), &Place::Query, self.site.credentials, &[])?;
         let foreign = |pair: &str| {
-            let name = pair.split('=').next().unwrap_or("").to_ascii_lowercase();
-            let amz = self.signs() && name.starts_with("x-amz-");
-            AUTHENTICATING_PARAMETERS.contains(&&*name) && !amz && !injected(&name)
+            pairs::names(pair).any(|name| {
+                let amz = self.signs() && name.starts_with("x-amz-");
+                AUTHENTICATING_PARAMETERS.contains(&&*name) && !amz
+            })
         };
         match !self.bound.is_empty() && rest.split('&').any(foreign) {
             true => Err(Refusal::Foreign { place: Place::Query }),
@@ -288,7 +294,10 @@ impl Head<'_> {
                 continue;
             }
             self.credentials.client(value.as_bytes(), &place, self.site.credentials, &[])?;
-            if !self.bound.is_empty() && AUTHENTICATING.contains(&name.as_str()) {
+            // Many origins take `_` for `-`: X_Api_Key would be a second X-Api-Key.
+            let dashed = name.as_str().replace('_', "-");
+            let doubles = dashed != name.as_str() && self.bound.iter().any(|bound| field_of(bound) == Some(&dashed));
+            if !self.bound.is_empty() && (doubles || AUTHENTICATING.contains(&&*dashed)) {
                 return Err(Refusal::Foreign { place });
             }
         }

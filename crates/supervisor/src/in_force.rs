@@ -2,11 +2,14 @@
 
 use std::{
     collections::HashMap,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use stockade_egress::InForce;
 use stockade_policy::{Endpoint, Policy, Posture, Snapshot};
+use stockade_secrets::{Backends, Context, Credentials, Placeholders, source_files, source_variables};
 use stockade_tls::{Extra, ExtraPem};
 use stockade_types::Generation;
 
@@ -24,6 +27,7 @@ pub(crate) fn compile(
     steering: &Steering,
     generation: Generation,
     posture: Posture,
+    secrets: &mut Secrets,
 ) -> Result<InForce, Error> {
     let snapshot = Snapshot::compile(policy, &steering.modules, generation, posture)?;
     let mut extras = HashMap::new();
@@ -32,7 +36,50 @@ pub(crate) fn compile(
             extras.insert(endpoint.name.clone(), extra);
         }
     }
-    Ok(InForce { snapshot, extras })
+    Ok(InForce { snapshot, extras, credentials: secrets.attach(policy, &directory(steering))? })
+}
+
+/// What stands for secrets inside, for the life of the sandbox. Made after init is forked, which has no copy.
+pub(crate) struct Secrets {
+    placeholders: Placeholders,
+    /// Whether the command has ever been given one.
+    given: bool,
+}
+
+impl Secrets {
+    pub(crate) fn new() -> Result<Self, Error> {
+        let placeholders = Placeholders::new(&mut random).map_err(|e| Error::Option(e.to_string()))?;
+        Ok(Self { placeholders, given: false })
+    }
+
+    /// The credentials of a policy. None as long as no policy had any: then nothing needs to be searched for.
+    fn attach(&mut self, policy: &Policy, directory: &Path) -> Result<Option<Arc<Credentials>>, Error> {
+        self.given |= !policy.credentials().is_empty();
+        if !self.given {
+            return Ok(None);
+        }
+        let variables: Vec<&str> = source_variables(policy.credentials()).collect();
+        let context = Context {
+            environment: &|name| std::env::var_os(name),
+            variables: &variables,
+            directory,
+            recheck: Context::RECHECK,
+        };
+        let backends = Arc::new(Backends::open(&context));
+        let made = Credentials::new(policy.credentials(), &mut self.placeholders, backends, &mut random);
+        made.map(|credentials| Some(Arc::new(credentials))).map_err(|e| Error::Option(format!("credentials: {e}")))
+    }
+}
+
+fn random(bytes: &mut [u8]) -> io::Result<()> {
+    rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(())
+}
+
+/// Where the policy lies: what the names of secret files are relative to.
+fn directory(steering: &Steering) -> PathBuf {
+    let file = steering.sources.first().map(|source| Path::new(source.name.as_str()));
+    file.and_then(Path::parent).unwrap_or(Path::new("")).to_owned()
 }
 
 fn extra(endpoint: &Endpoint) -> Result<Option<Extra>, Error> {
@@ -62,14 +109,16 @@ fn beside(endpoint: &Endpoint, path: &Path) -> PathBuf {
 
 /// The files that a policy's endpoints name: what certificates are checked with, and keys, which the command must not
 /// find.
-pub(crate) fn named(policy: &Policy) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let (mut steering, mut secret) = (Vec::new(), Vec::new());
+pub(crate) fn named(policy: &Policy, steering: &Steering) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let (mut trusted, mut secret) = (Vec::new(), Vec::new());
     for endpoint in &policy.network().endpoints {
-        steering.extend(endpoint.upstream.roots.iter().map(|p| beside(endpoint, p)));
+        trusted.extend(endpoint.upstream.roots.iter().map(|p| beside(endpoint, p)));
         if let Some((certificate, key)) = &endpoint.upstream.identity {
-            steering.push(beside(endpoint, certificate));
+            trusted.push(beside(endpoint, certificate));
             secret.push(beside(endpoint, key));
         }
     }
-    (steering, secret)
+    let at = directory(steering);
+    secret.extend(source_files(policy.credentials()).map(|path| at.join(path)));
+    (trusted, secret)
 }

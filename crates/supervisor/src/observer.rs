@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use crate::{
     config::{Config, Voice},
     error::Error,
-    in_force, prepare,
+    in_force::{self, Secrets},
+    prepare,
     running::Observer,
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) uid: u32,
     pub(crate) layers: Vec<LayerStatus>,
     pub(crate) pid: Option<i32>,
+    /// What stands for secrets, over all reloads.
+    pub(crate) secrets: Option<Secrets>,
 }
 
 impl Recorder<'_> {
@@ -45,19 +48,25 @@ impl Recorder<'_> {
     }
 
     /// Compiles the files as they are now; the snapshot in force stays when that fails. Also what is not applied.
-    fn compile(&self) -> Result<(InForce, &'static str), Error> {
+    fn compile(&mut self) -> Result<(InForce, &'static str), Error> {
         let (policy, steering) = prepare::policy(self.config)?;
         let same = policy.same_static(&self.started_with);
         let rest = if same { "" } else { "; changes of `filesystem` and `process` take effect at the next start only" };
         let generation = self.policy.borrow().generation().next();
         let posture = self.policy.borrow().posture();
-        Ok((in_force::compile(&policy, &steering, generation, posture)?, rest))
+        let Some(secrets) = &mut self.secrets else {
+            return Err(Error::Option("the policy cannot be changed any more".to_owned()));
+        };
+        Ok((in_force::compile(&policy, &steering, generation, posture, secrets)?, rest))
     }
 
     /// Records the snapshot that the sandbox starts with.
     pub(crate) fn loaded(&self) {
         let snapshot = self.policy.borrow().clone();
         self.audit.emit(config_event(self.config, &snapshot, "loaded".to_owned()));
+        for problem in snapshot.credentials.iter().flat_map(|c| c.problems()) {
+            self.say(Voice::Notices, EscapedLines(&problem.to_string()));
+        }
         if matches!(snapshot.posture(), Posture::Learn) {
             let detail = "network decisions are recorded and let through (learn)".to_owned();
             self.audit.emit(Event::Finding(Finding { reason: Reason::OuterWeak, severity: 2, detail, count: 1 }));

@@ -71,7 +71,7 @@ impl Steering {
     /// # Errors
     /// [`SteeringError`].
     pub(crate) fn note_named(&mut self, policy: &Policy) -> Result<(), SteeringError> {
-        let (steering, secret) = crate::in_force::named(policy);
+        let (steering, secret) = crate::in_force::named(policy, self);
         for path in &steering {
             self.paths.extend(places(path)?);
         }

@@ -5,6 +5,7 @@ mod audit;
 mod dns;
 mod http;
 mod ipc;
+mod placeholder;
 mod policy;
 mod protocol;
 mod stream;
@@ -41,6 +42,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "grpc", run: protocol::grpc, words: http::WORDS },
     Target { name: "graphql", run: protocol::graphql, words: protocol::GRAPHQL },
     Target { name: "jsonrpc", run: protocol::jsonrpc, words: protocol::JSON },
+    Target { name: "placeholder", run: placeholder::scan, words: placeholder::WORDS },
+    Target { name: "scrub", run: placeholder::scrub, words: placeholder::WORDS },
     Target { name: "mcp", run: protocol::mcp, words: protocol::JSON },
     Target { name: "websocket", run: stream::websocket, words: stream::WORDS },
     Target { name: "sse", run: stream::sse, words: stream::WORDS },

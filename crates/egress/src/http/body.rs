@@ -1,18 +1,23 @@
 //! Response bodies: streamed, with a clock on the origin and an eye on the permission.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use stockade_policy::RequestPermit;
+use stockade_secrets::{Response as Scrub, Scrubber};
 use tokio::time::{Instant, Sleep};
 
-use super::{guard::InFlight, outgoing::Progress};
+use super::{exchange::SHOWN, guard::InFlight, outgoing::Progress};
 use crate::{
     door::Shared,
     grant::Grant,
@@ -29,49 +34,127 @@ pub(crate) type Body = Either<Full<Bytes>, Streamed>;
 #[error("the response was cut off")]
 pub(crate) struct CutOff;
 
-/// What a response needs until its last byte.
+/// What a request was, until its answer is complete.
 pub(crate) struct Held {
     pub(crate) shared: Arc<Shared>,
     pub(crate) grant: Grant,
+    pub(crate) permit: RequestPermit,
     pub(crate) asked: Asked,
-    pub(crate) connection: Connection,
-    pub(crate) upload: Progress,
-    pub(crate) in_flight: InFlight,
+    in_flight: InFlight,
+}
+
+/// The same with the connection that it was answered on.
+pub(crate) struct Answering {
+    held: Held,
+    connection: Connection,
+    upload: Progress,
+}
+
+impl Held {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        (grant, permit): (Grant, RequestPermit),
+        asked: Asked,
+        in_flight: InFlight,
+    ) -> Self {
+        Self { shared: Arc::clone(shared), grant, permit, asked, in_flight }
+    }
+
+    /// Says that the request was let through and answered.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        let event = record::request(self.grant.facts(), &self.permit, self.asked.clone(), status.as_u16());
+        self.shared.audit.emit(event);
+    }
+
+    /// Says that the answer held values of credentials, which were taken out.
+    pub(crate) fn shown(&self, count: u64) {
+        let detail = format!("{} answered with a credential's value; it was taken out", self.grant.permit().host());
+        self.shared.audit.emit(record::finding(SHOWN, &detail, count));
+    }
+
+    pub(crate) fn on(self, connection: Connection, upload: Progress) -> Box<Answering> {
+        Box::new(Answering { held: self, connection, upload })
+    }
 }
 
 /// An upstream body. It ends when nothing comes for too long or when the policy takes the permission back. Read to
 /// its end, its connection may carry the next request; dropped before, the connection ends with it.
 pub(crate) struct Streamed {
     inner: Incoming,
-    held: Option<Box<Held>>,
+    answering: Option<Box<Answering>>,
+    /// Takes values of credentials out.
+    scrubber: Option<Scrubber>,
+    scrub: Option<Scrub>,
+    /// What may go on.
+    ready: VecDeque<Frame<Bytes>>,
+    idle: Duration,
     lost: Pin<Box<dyn Future<Output = Refusal> + Send>>,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Streamed {
-    pub(crate) fn new(inner: Incoming, held: Held) -> Self {
-        let timer = Box::pin(tokio::time::sleep(held.shared.config.timers.idle));
-        let mut watcher = held.grant.clone();
+    pub(crate) fn new(
+        inner: Incoming,
+        answering: Box<Answering>,
+        (scrub, scrubber): (Option<Scrub>, Option<Scrubber>),
+    ) -> Self {
+        let idle = answering.held.shared.config.timers.idle;
+        let timer = Box::pin(tokio::time::sleep(idle));
+        let mut watcher = answering.held.grant.clone();
         let lost = Box::pin(async move { watcher.lost().await });
-        Self { inner, held: Some(Box::new(held)), lost, timer }
+        Self { inner, answering: Some(answering), scrubber, scrub, ready: VecDeque::new(), idle, lost, timer }
     }
 
     fn complete(&mut self) {
-        if let Some(held) = self.held.take() {
-            // An origin that answered before it had the whole request is not asked for anything on that connection.
-            if held.upload.complete() {
-                held.shared.origins.keep(held.connection);
+        let scrubbed = self.scrubber.take();
+        let Some(answering) = self.answering.take() else { return };
+        let Answering { held, connection, upload } = *answering;
+        if let Some(mut scrubber) = scrubbed {
+            let mut rest = Vec::new();
+            scrubber.finish(&mut rest);
+            if !rest.is_empty() {
+                self.ready.push_back(Frame::data(rest.into()));
             }
+            if scrubber.places() > 0 {
+                held.shown(scrubber.places());
+            }
+        }
+        // An origin that answered before it had the whole request is not asked for anything on that connection.
+        if upload.complete() {
+            held.shared.origins.keep(connection);
         }
     }
 
     fn cut(&mut self, refusal: &Refusal) -> CutOff {
-        if let Some(held) = self.held.take() {
-            held.shared.count_refusal();
-            held.shared.audit.emit(record::request_refusal(held.grant.facts(), Some(held.asked), refusal));
-            drop(held.in_flight);
+        if let Some(answering) = self.answering.take() {
+            let Held { shared, grant, asked, in_flight, .. } = answering.held;
+            shared.count_refusal();
+            shared.audit.emit(record::request_refusal(grant.facts(), Some(asked), refusal));
+            drop(in_flight);
         }
         CutOff
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) {
+        let (Some(scrubber), Some(scrub)) = (&mut self.scrubber, &self.scrub) else {
+            self.ready.push_back(frame);
+            return;
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let mut out = Vec::with_capacity(data.len());
+                scrubber.feed(&data, &mut out);
+                if !out.is_empty() {
+                    self.ready.push_back(Frame::data(out.into()));
+                }
+            }
+            Err(frame) => {
+                let Ok(mut trailers) = frame.into_trailers() else { return };
+                scrub.fields(&mut trailers);
+                self.complete();
+                self.ready.push_back(Frame::trailers(trailers));
+            }
+        }
     }
 }
 
@@ -90,33 +173,36 @@ impl hyper::body::Body for Streamed {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         let this = &mut *self;
-        let Some(held) = &this.held else { return Poll::Ready(None) };
-        let idle = held.shared.config.timers.idle;
-        if let Poll::Ready(refusal) = this.lost.as_mut().poll(cx) {
-            return Poll::Ready(Some(Err(this.cut(&refusal))));
-        }
-        match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.timer.as_mut().reset(Instant::now() + idle);
-                if this.inner.is_end_stream() {
-                    this.complete();
+        loop {
+            if let Some(frame) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if this.answering.is_none() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(refusal) = this.lost.as_mut().poll(cx) {
+                return Poll::Ready(Some(Err(this.cut(&refusal))));
+            }
+            match Pin::new(&mut this.inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.timer.as_mut().reset(Instant::now() + this.idle);
+                    this.take(frame);
+                    if this.inner.is_end_stream() {
+                        this.complete();
+                    }
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Err(e))) => return Poll::Ready(Some(Err(this.cut(&UpstreamError::of(&e).into())))),
+                Poll::Ready(None) => this.complete(),
+                Poll::Pending => {
+                    ready!(this.timer.as_mut().poll(cx));
+                    return Poll::Ready(Some(Err(this.cut(&UpstreamError::Timeout.into()))));
+                }
             }
-            Poll::Ready(Some(Err(e))) => Poll::Ready(Some(Err(this.cut(&UpstreamError::of(&e).into())))),
-            Poll::Ready(None) => {
-                this.complete();
-                Poll::Ready(None)
-            }
-            Poll::Pending if this.timer.as_mut().poll(cx).is_ready() => {
-                Poll::Ready(Some(Err(this.cut(&UpstreamError::Timeout.into()))))
-            }
-            Poll::Pending => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.ready.is_empty() && (self.answering.is_none() || (self.scrubber.is_none() && self.inner.is_end_stream()))
     }
 
     fn size_hint(&self) -> SizeHint {

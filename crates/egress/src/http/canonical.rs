@@ -29,7 +29,9 @@ pub(crate) fn canonical<B>(
         Ok(target) => (target.to_string(), facts(target.path(), target.pairs())),
         Err(_) if *request.method() == Method::OPTIONS && text == "*" => ("*".to_owned(), facts("*", &[])),
         // Where no rule looks at targets, what servers may read in several ways does not matter.
-        Err(e) if !terms.rules && ambiguous(e) => (text.to_owned(), facts(request.uri().path(), &[])),
+        Err(e) if !terms.rules && terms.protocol == Protocol::Http && ambiguous(e) => {
+            (text.to_owned(), facts(request.uri().path(), &[]))
+        }
         Err(e) => return Err(Violation::Target(e)),
     };
     if terms.rules {
@@ -64,7 +66,7 @@ fn overrides(headers: &HeaderMap) -> Result<(), Violation> {
 }
 
 /// The fields as rules see them.
-fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
+pub(super) fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |v: &http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
 }

@@ -5,8 +5,6 @@ use http::{
     header::{self, Entry},
 };
 
-use sha1::{Digest, Sha1};
-
 /// Fields that concern one connection only (RFC 9110, section 7.6.1, and what proxies are sent by habit). `Trailer` is
 /// none of them: without it the server in front sends no trailers.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -21,12 +19,15 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Rebuilds a request. The authority is added by the connection that it is sent on.
-pub(crate) fn rebuild<B>(mut request: Request<B>) -> Request<B> {
+/// Rebuilds a request for an authority, given as `Host` has it.
+pub(crate) fn rebuild<B>(mut request: Request<B>, host: &str) -> Request<B> {
     let headers = request.headers_mut();
     let (trailers, websocket) = (accepts_trailers(headers), headers.contains_key(header::UPGRADE));
     strip(headers);
     headers.remove(header::HOST);
+    if let Ok(host) = host.parse() {
+        headers.insert(header::HOST, host);
+    }
     // The server in front has answered it already.
     headers.remove(header::EXPECT);
     if trailers {
@@ -43,25 +44,8 @@ pub(crate) fn rebuild<B>(mut request: Request<B>) -> Request<B> {
 fn upgrade(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-}
-
-/// Whether a response accepts the WebSocket that this key asked for (RFC 6455, section 4.1).
-pub(crate) fn accepts(key: &HeaderValue, response: &HeaderMap) -> bool {
-    let one = |name| {
-        let mut values = response.get_all(name).iter();
-        values.next().filter(|_| values.next().is_none()).and_then(|v: &HeaderValue| v.to_str().ok())
-    };
-    let tokens = |text: &str, wanted: &str| text.split(',').any(|t| t.trim().eq_ignore_ascii_case(wanted));
-    one(header::UPGRADE).is_some_and(|v| v.eq_ignore_ascii_case("websocket"))
-        && one(header::CONNECTION).is_some_and(|v| tokens(v, "upgrade"))
-        && one(header::SEC_WEBSOCKET_ACCEPT) == Some(&accept(key.as_bytes()))
-}
-
-/// `Sec-WebSocket-Accept` for a key (RFC 6455, section 4.2.2).
-fn accept(key: &[u8]) -> String {
-    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let hash = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    base64::Engine::encode(&base64::prelude::BASE64_STANDARD, hash)
+    // None is spoken here: messages that must be read would be compressed.
+    headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
 }
 
 /// Rebuilds a 101.
@@ -132,10 +116,11 @@ mod tests {
             .header("x-forwarded-host", "evil.test")
             .body("ok")
             .unwrap();
-        let rebuilt = rebuild(request);
+        let rebuilt = rebuild(request, "a.test:8080");
         let mut names: Vec<&str> = rebuilt.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["content-length", "te", "x-forwarded-host"]);
+        assert_eq!(names, ["content-length", "host", "te", "x-forwarded-host"]);
+        assert_eq!(rebuilt.headers()["host"], "a.test:8080");
         assert_eq!(rebuilt.headers()["te"], "trailers");
     }
 

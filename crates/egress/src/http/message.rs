@@ -1,5 +1,7 @@
 //! Requests whose body says what they ask for: read whole, within a bound, before a byte of them is sent.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -8,7 +10,10 @@ use stockade_l7::{
     protocol::{self, Kind},
 };
 use stockade_policy::{Protocol, Request, Terms};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::outgoing::Held;
 use crate::{config::Timers, rescue::Refusal};
@@ -17,11 +22,19 @@ use crate::{config::Timers, rescue::Refusal};
 const HELD: usize = 64;
 
 /// Room for bodies that are held.
-pub(crate) struct Room(std::sync::Arc<Semaphore>);
+pub(crate) struct Room(Arc<Semaphore>);
 
 impl Default for Room {
     fn default() -> Self {
-        Self(std::sync::Arc::new(Semaphore::new(HELD)))
+        Self(Arc::new(Semaphore::new(HELD)))
+    }
+}
+
+impl Room {
+    /// A place for one body, if one becomes free in time.
+    pub(crate) async fn take(&self, timers: &Timers) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = timeout(timers.opening, Arc::clone(&self.0).acquire_owned()).await;
+        place.ok().and_then(Result::ok).ok_or(Refusal::Busy)
     }
 }
 
@@ -57,8 +70,7 @@ pub(crate) async fn read(
         Reading::Decided(operations) => return Ok((operations, None)),
         Reading::Body(reader) => reader,
     };
-    let place = std::sync::Arc::clone(&room.0).acquire_owned();
-    let place = timeout(timers.opening, place).await.ok().and_then(Result::ok).ok_or(Refusal::Busy)?;
+    let place = room.take(timers).await?;
     let Some(body) = body.take() else { return Err(Unreadable::Shape.into()) };
     let bytes = timeout(timers.response, whole(body, max_body, |bytes| reader.feed(bytes))).await;
     let bytes = bytes.unwrap_or(Err(Unreadable::TooLarge.into()))?;

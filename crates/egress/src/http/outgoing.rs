@@ -1,19 +1,23 @@
 //! Request bodies on their way to an origin.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http_body_util::Full;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use stockade_l7::Unreadable;
+use stockade_secrets::Stream as Search;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::head::Violation;
 use crate::{grant::Grant, rescue::Refusal};
 
 /// A request body.
@@ -26,13 +30,18 @@ pub(crate) enum Outgoing {
 
 /// A body in memory, with its place among those that may be.
 pub(crate) struct Held {
-    body: Full<Bytes>,
-    _place: OwnedSemaphorePermit,
+    bytes: Bytes,
+    place: OwnedSemaphorePermit,
 }
 
 impl Held {
     pub(crate) fn new(bytes: Bytes, place: OwnedSemaphorePermit) -> Self {
-        Self { body: Full::new(bytes), _place: place }
+        Self { bytes, place }
+    }
+
+    /// The same place with other bytes.
+    pub(crate) fn change<E>(self, change: impl FnOnce(Bytes) -> Result<Bytes, E>) -> Result<Self, E> {
+        Ok(Self { bytes: change(self.bytes)?, place: self.place })
     }
 }
 
@@ -42,6 +51,12 @@ pub(crate) struct Upload {
     grant: Grant,
     /// Bytes that may still come.
     left: Option<u64>,
+    /// Looks for placeholders in it.
+    search: Option<Box<Search>>,
+    /// What was searched and may go on.
+    ready: VecDeque<Frame<Bytes>>,
+    /// Whether all of it was read.
+    ended: bool,
     progress: Progress,
 }
 
@@ -87,27 +102,107 @@ pub(crate) struct UploadStopped;
 impl Upload {
     pub(crate) fn new(inner: Incoming, grant: Grant, most: Option<u64>) -> (Self, Progress) {
         let progress = Progress::default();
-        let upload = Self { inner, grant, left: most, progress: progress.clone() };
+        let ended = inner.is_end_stream();
+        let upload =
+            Self { inner, grant, left: most, search: None, ready: VecDeque::new(), ended, progress: progress.clone() };
         upload.note_end();
         (upload, progress)
     }
 
+    /// The same, looked through as it passes.
+    pub(crate) fn searched(mut self, search: Search) -> Self {
+        self.search = Some(Box::new(search));
+        self
+    }
+
+    /// Reads all of it, within a bound.
+    pub(crate) async fn collect(self, most: usize) -> Result<Bytes, Refusal> {
+        let progress = self.progress.clone();
+        let mut body = Outgoing::Streamed(self);
+        let mut read = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return Err(progress.stopped().unwrap_or(Violation::Line("no body").into())) };
+            let Some(data) = frame.data_ref() else { continue };
+            if read.len() + data.len() > most {
+                return Err(Refusal::Unreadable(Unreadable::TooLarge));
+            }
+            read.extend_from_slice(data);
+        }
+        Ok(read.freeze())
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended && self.ready.is_empty()
+    }
+
     fn note_end(&self) {
-        if self.inner.is_end_stream() {
+        if self.is_over() {
             self.progress.0.complete.store(true, Ordering::Relaxed);
         }
     }
 
-    fn pass(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadStopped> {
-        if let Err(refusal) = self.grant.check() {
-            return Err(self.progress.stop(refusal));
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadStopped>>> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                self.note_end();
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if self.ended {
+                self.note_end();
+                return Poll::Ready(None);
+            }
+            let taken = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                None => self.finish(),
+                Some(Ok(frame)) => self.take(frame),
+                // The client broke off, or broke framing, which its guard remembers.
+                Some(Err(_)) => return Poll::Ready(Some(Err(UploadStopped))),
+            };
+            if let Err(refusal) = taken {
+                return Poll::Ready(Some(Err(self.progress.stop(refusal))));
+            }
         }
-        let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) else { return Ok(frame) };
-        match left.checked_sub(data.len() as u64) {
-            Some(rest) => *left = rest,
-            None => return Err(self.progress.stop(Refusal::BodyTooLarge)),
+    }
+
+    /// Counts and searches a frame.
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<(), Refusal> {
+        self.grant.check()?;
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return self.trailers(frame),
+        };
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(data.len() as u64).ok_or(Refusal::BodyTooLarge)?;
         }
-        Ok(frame)
+        let data = match &mut self.search {
+            Some(search) => search.pass(data)?,
+            None => data,
+        };
+        if !data.is_empty() {
+            self.ready.push_back(Frame::data(data));
+        }
+        if self.inner.is_end_stream() { self.finish() } else { Ok(()) }
+    }
+
+    fn trailers(&mut self, frame: Frame<Bytes>) -> Result<(), Refusal> {
+        let Ok(mut trailers) = frame.into_trailers() else { return Ok(()) };
+        self.finish()?;
+        if let Some(search) = &self.search {
+            search.trailers(&mut trailers)?;
+        }
+        self.ready.push_back(Frame::trailers(trailers));
+        Ok(())
+    }
+
+    /// Nothing more comes but what was held back.
+    fn finish(&mut self) -> Result<(), Refusal> {
+        if let (Some(search), false) = (&mut self.search, self.ended) {
+            let rest = search.finish()?;
+            if !rest.is_empty() {
+                self.ready.push_back(Frame::data(rest));
+            }
+        }
+        self.ended = true;
+        Ok(())
     }
 }
 
@@ -117,36 +212,23 @@ impl Body for Outgoing {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadStopped>>> {
         match &mut *self {
-            Self::Whole(held) => {
-                Pin::new(&mut held.body).poll_frame(cx).map(|f| f.map(|f| f.map_err(|never| match never {})))
-            }
-            Self::Streamed(upload) => match Pin::new(&mut upload.inner).poll_frame(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(None) => {
-                    upload.progress.0.complete.store(true, Ordering::Relaxed);
-                    Poll::Ready(None)
-                }
-                // The client broke off, or broke framing, which its guard remembers.
-                Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(UploadStopped))),
-                Poll::Ready(Some(Ok(frame))) => {
-                    let passed = upload.pass(frame);
-                    upload.note_end();
-                    Poll::Ready(Some(passed))
-                }
-            },
+            Self::Whole(held) if held.bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(held) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut held.bytes))))),
+            Self::Streamed(upload) => upload.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(held) => held.body.is_end_stream(),
-            Self::Streamed(upload) => upload.inner.is_end_stream(),
+            Self::Whole(held) => held.bytes.is_empty(),
+            Self::Streamed(upload) => upload.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(held) => held.body.size_hint(),
+            Self::Whole(held) => SizeHint::with_exact(held.bytes.len() as u64),
+            // What searching holds back comes later; nothing gets longer.
             Self::Streamed(upload) => upload.inner.size_hint(),
         }
     }

@@ -6,22 +6,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use stockade_policy::{Door, Intent, RequestPermit};
+use stockade_policy::{Door, Intent};
 use stockade_types::{Authority, Generation, Port};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    body::{Body, Held, Streamed},
-    canonical::canonical,
-    forward,
-    guard::{InFlight, Link},
+    body::Body,
+    exchange::websocket,
+    guard::Link,
     head::{Surface, Violation},
-    message,
-    outgoing::{Outgoing, Progress, Upload},
     socket::Socket,
 };
 use crate::{
@@ -31,16 +27,14 @@ use crate::{
     record::{self, Asked, Facts},
     rescue::Refusal,
     tunnel::Tunnel,
-    upstream::{Connection, Place, Scheme, Speech, UpstreamError},
+    upstream::{Scheme, Speech},
 };
 
-/// Requests that a connection at rest may have been closed under, before a new one is dialled.
-const STALE: usize = 4;
 /// How much of a refused request's body is read, and for how long.
 const DRAINED: usize = 256 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// What is spoken without TLS.
-const PLAIN: &[Speech] = &[Speech::Http1];
+pub(super) const PLAIN: &[Speech] = &[Speech::Http1];
 
 /// Which requests a session serves.
 pub(crate) enum Front {
@@ -84,12 +78,12 @@ pub(crate) struct Session {
     door: Door,
     /// Where the connection may only go to one host.
     pinned: Option<Pinned>,
-    offered: &'static [Speech],
-    link: Link,
+    pub(super) offered: &'static [Speech],
+    pub(super) link: Link,
     /// What the request that was just answered opened.
-    opened: Mutex<Option<Opened>>,
+    pub(super) opened: Mutex<Option<Opened>>,
     /// See [`Inside::failed`].
-    failed: Mutex<Option<Refusal>>,
+    pub(super) failed: Mutex<Option<Refusal>>,
 }
 
 /// What a connection becomes.
@@ -219,72 +213,8 @@ impl Session {
         Grant::ask(&self.shared, intent).map_err(Refused::asked)
     }
 
-    /// Any other request: verdict on the place, canonical form, verdict on the request, upstream, answer. The body is
-    /// taken out of the request once it is on its way.
-    async fn exchange(
-        &self,
-        request: &mut Request<Option<Incoming>>,
-        asked: &mut Asked,
-        in_flight: InFlight,
-    ) -> Result<Response<Body>, Box<Refused>> {
-        let (mut grant, authority, scheme) = self.place(request)?;
-        let (method, key) = (request.method().clone(), socket_key(request.headers()));
-        let Judged { request, upload, permit } = match self.judge(&mut grant, request, asked).await {
-            Ok(judged) => judged,
-            Err(refusal) => return Err(Refused::granted(grant, refusal)),
-        };
-        let mut watcher = grant.clone();
-        let sent = tokio::select! {
-            sent = self.send(&mut grant, request, (&authority, scheme)) => sent,
-            refusal = watcher.lost() => Err(refusal),
-        };
-        let (connection, response) = match sent {
-            Ok(sent) => sent,
-            // What stopped the upload is why the upstream did not answer.
-            Err(refusal) => return Err(Refused::granted(grant, self.cause(&upload).unwrap_or(refusal))),
-        };
-        let status = response.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            return match self.switch((grant, &permit), (connection, response), key, asked).await {
-                Ok(response) => Ok(response),
-                Err((grant, refusal)) => Err(Refused::granted(*grant, refusal)),
-            };
-        }
-        self.shared.audit.emit(record::request(grant.facts(), &permit, asked.clone(), status.as_u16()));
-        let held =
-            Held { shared: Arc::clone(&self.shared), grant, asked: asked.clone(), connection, upload, in_flight };
-        let response = forward::rebuild_response(response, &method);
-        Ok(response.map(|body| Either::Right(Streamed::new(body, held))))
-    }
-
-    /// The origin speaks another protocol from here on, if that was asked for and the answer is one to the question.
-    async fn switch(
-        &self,
-        (grant, permit): (Grant, &RequestPermit),
-        (connection, mut response): (Connection, Response<Incoming>),
-        key: Option<HeaderValue>,
-        asked: &Asked,
-    ) -> Result<Response<Body>, (Box<Grant>, Refusal)> {
-        let answered = key.is_some_and(|key| forward::accepts(&key, response.headers()));
-        if !answered {
-            return Err((Box::new(grant), UpstreamError::Upgrade.into()));
-        }
-        let Ok(upgraded) = hyper::upgrade::on(&mut response).await else {
-            return Err((Box::new(grant), UpstreamError::Closed.into()));
-        };
-        self.shared.audit.emit(record::request(grant.facts(), permit, asked.clone(), response.status().as_u16()));
-        let response = forward::rebuild_switch(response).map(|()| Either::Left(Full::new(Bytes::new())));
-        let socket = Socket { grant, upstream: TokioIo::new(upgraded), connection };
-        *lock(&self.opened) = Some(Opened::Socket(Box::new(socket)));
-        Ok(response)
-    }
-
-    fn cause(&self, upload: &Progress) -> Option<Refusal> {
-        upload.stopped().or_else(|| self.link.fault().map(Refusal::Request))
-    }
-
     /// Where a request goes, if the policy in force allows a connection to it.
-    fn place<B>(&self, request: &Request<B>) -> Result<(Grant, Authority, Scheme), Box<Refused>> {
+    pub(super) fn place<B>(&self, request: &Request<B>) -> Result<(Grant, Authority, Scheme), Box<Refused>> {
         if let Some(pinned) = &self.pinned {
             pinned.named_by(request)?;
             let grant = Grant::ask(&self.shared, pinned.intent.clone()).map_err(Refused::asked)?;
@@ -295,88 +225,6 @@ impl Session {
         let grant = self.ask(Door::Forward, authority.clone())?;
         Ok((grant, authority, Scheme::Http))
     }
-
-    /// Brings a request into the form that is judged, asks the policy, and makes of it what is sent.
-    async fn judge(
-        &self,
-        grant: &mut Grant,
-        request: &mut Request<Option<Incoming>>,
-        asked: &mut Asked,
-    ) -> Result<Judged, Refusal> {
-        let terms = grant.permit().shared_terms();
-        let (canonical, mut facts) = canonical(request, &terms)?;
-        asked.path.clone_from(&facts.path);
-        let size = request.body().as_ref().and_then(|body| hyper::body::Body::size_hint(body).exact());
-        let most = terms.limits.request_body;
-        if most.zip(size).is_some_and(|(most, size)| size > most) {
-            return Err(Refusal::BodyTooLarge);
-        }
-        let mut held = None;
-        if let Some(kind) = message::kind(terms.protocol) {
-            let bounds = (&self.shared.room, &self.shared.config.timers);
-            (facts.operations, held) = message::read(kind, &facts, &terms, request.body_mut(), bounds).await?;
-        }
-        let permit = grant.authorize(&facts)?;
-        if !self.shared.rates.take(&terms) {
-            return Err(Refusal::RateLimited);
-        }
-        let (body, upload) = match (held, request.body_mut().take()) {
-            (Some(held), _) => (Outgoing::Whole(held), Progress::whole()),
-            (None, Some(body)) => {
-                let (body, upload) = Upload::new(body, grant.clone(), most);
-                (Outgoing::Streamed(body), upload)
-            }
-            (None, None) => return Err(Violation::Line("no body").into()),
-        };
-        Ok(Judged { request: forward::rebuild(canonical.map(|()| body)), upload, permit })
-    }
-
-    /// Sends on a connection at rest, else on a new one. One that turns out to be closed before anything was sent is
-    /// replaced.
-    async fn send(
-        &self,
-        grant: &mut Grant,
-        mut request: Request<Outgoing>,
-        (authority, scheme): (&Authority, Scheme),
-    ) -> Result<(Connection, Response<Incoming>), Refusal> {
-        let failed = lock(&self.failed).take();
-        if let Some(refusal) = failed {
-            return Err(refusal);
-        }
-        let place = Place::new(grant.permit(), scheme);
-        // A WebSocket takes its whole connection.
-        let offered = if websocket(request.headers()) { PLAIN } else { self.offered };
-        let limit = self.shared.config.timers.response;
-        let mut stale = 0;
-        loop {
-            let kept = if stale < STALE { self.shared.origins.take(grant, &place, offered) } else { None };
-            let mut connection = match kept {
-                Some(connection) => connection,
-                None => Connection::open(&self.shared, grant, scheme, offered).await?,
-            };
-            if let Some(handle) = connection.share() {
-                // Other requests need not wait for the end of this one.
-                self.shared.origins.keep(handle);
-            }
-            let (error, back) = match timeout(limit, connection.send(request, authority)).await {
-                Ok(Ok(response)) => return Ok((connection, response)),
-                Ok(Err((error, back))) => (error, back),
-                Err(_) => (UpstreamError::Timeout, None),
-            };
-            match back {
-                Some(back) if connection.reused && self.link.fault().is_none() => request = *back,
-                _ => return Err(error.into()),
-            }
-            stale += 1;
-        }
-    }
-}
-
-/// A request that may be sent.
-struct Judged {
-    request: Request<Outgoing>,
-    upload: Progress,
-    permit: RequestPermit,
 }
 
 impl Pinned {
@@ -406,15 +254,6 @@ impl Pinned {
     }
 }
 
-/// Whether a request asks for a WebSocket. HTTP/1 only: the guard lets no other upgrade pass.
-fn websocket(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE)
-}
-
-fn socket_key(headers: &HeaderMap) -> Option<HeaderValue> {
-    websocket(headers).then(|| headers.get(header::SEC_WEBSOCKET_KEY).cloned()).flatten()
-}
-
 /// Reads what a client sends behind a refused head, if it is little and comes soon: the connection can then be used
 /// for the next request.
 async fn drain(mut body: Incoming) {
@@ -431,7 +270,7 @@ async fn drain(mut body: Incoming) {
 }
 
 /// A refusal and what is known about what was refused.
-struct Refused {
+pub(super) struct Refused {
     intent: Option<Intent>,
     grant: Option<Grant>,
     refusal: Refusal,
@@ -446,12 +285,12 @@ impl Refused {
         Box::new(Self { intent: Some(intent), grant: None, refusal })
     }
 
-    fn granted(grant: Grant, refusal: impl Into<Refusal>) -> Box<Self> {
+    pub(super) fn granted(grant: Grant, refusal: impl Into<Refusal>) -> Box<Self> {
         Box::new(Self { intent: None, grant: Some(grant), refusal: refusal.into() })
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // No value behind these locks is ever half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -127,6 +127,7 @@ impl Connection {
             place: self.place.clone(),
             addr: self.addr,
             generation: self.generation,
+            verified: self.verified.clone(),
             offered: self.offered,
             used: Instant::now(),
             reused: true,

@@ -286,7 +286,7 @@ fn keys_of_later_versions_are_checked() {
         ("binaries: [{path: /usr/bin/git, sha256: abc}]", "not 64 lower-case hexadecimal digits"),
         ("binaries: [{sha256: abc}]", "`path` is missing"),
         ("credentials: [1]", "expected text"),
-        ("credentials: [token]", "credentials: not available yet (at network.endpoints.x.credentials)"),
+        ("credentials: [token]", "credentials of an endpoint without https (at network.endpoints.x.credentials)"),
     ] {
         let text = endpoint(&format!("{good}, {keys}")).map(|_| ()).expect_err(keys).to_string();
         assert!(text.contains(want), "{keys}: {text}");

@@ -135,6 +135,10 @@ pub(super) fn plan(
         };
         Some(Field::new(bound, document))
     });
+    let into_body = |b: &Bound<'_>| matches!(b.inject, Inject::Json { .. } | Inject::Form { .. });
+    if bound.iter().any(into_body) && parts.headers.get_all(CONTENT_TYPE).iter().count() > 1 {
+        return Err(Refusal::Twice(Place::Field(CONTENT_TYPE)));
+    }
     Ok(match field {
         Some(field) => Body::Collect(Collect { refuse, kind: Kind::Field(field) }),
         None => stream(refuse, None),
@@ -268,6 +272,9 @@ impl Field {
         let text = std::str::from_utf8(document).map_err(|_| Refusal::Body("a form"))?;
         let (rest, values) = pairs::take(text, name);
         refuse.whole(rest.join("&").as_bytes(), place.clone())?;
+        if pairs::hides(&rest, name) {
+            return Err(Refusal::Twice(place.clone()));
+        }
         let [value] = &values[..] else {
             return if values.is_empty() { Ok(None) } else { Err(Refusal::Twice(place.clone())) };
         };

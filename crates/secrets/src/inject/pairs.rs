@@ -16,6 +16,17 @@ pub(super) fn take<'a>(pairs: &'a str, name: &str) -> (Vec<&'a str>, Vec<Zeroizi
     (rest, values)
 }
 
+/// The names of a pair, decoded: some readers take `;` for `&`, so that one pair may be several to them.
+pub(super) fn names(pair: &str) -> impl Iterator<Item = String> {
+    let name = |part: &str| String::from_utf8_lossy(&decode(part.split('=').next().unwrap_or(""))).to_ascii_lowercase();
+    pair.split(';').map(name)
+}
+
+/// Whether a pair of this name is among these for some reader.
+pub(super) fn hides(rest: &[&str], name: &str) -> bool {
+    rest.iter().any(|pair| names(pair).any(|n| n == name.to_ascii_lowercase()))
+}
+
 /// The pairs with one more behind them.
 pub(super) fn with(rest: &[&str], name: &str, value: &str) -> Zeroizing<String> {
     let length: usize = rest.iter().map(|p| p.len() + 1).sum();
@@ -89,6 +100,7 @@ mod tests {
         assert_eq!(values.iter().map(|v| v.as_slice()).collect::<Vec<_>>(), [&b"x  y"[..], b"%zz", b""]);
         assert_eq!(*with(&rest, "key", "a+b/c&d~"), "a=1&b&key=a%2Bb%2Fc%26d~");
         assert_eq!(*with(&[], "key", "v"), "key=v");
+        assert!(hides(&["a=1;k%45y=2"], "key") && !hides(&["a=1;b=key"], "key"));
         assert_eq!((&**target("/p", "a=1"), &**target("/p", "")), ("/p?a=1", "/p"));
     }
 }

@@ -224,10 +224,16 @@ fn cred_07_other_tokens_are_refused_where_they_are_not_replaced() {
         get("/", &[("x-api-key", "own")]),
         get("/", &[("private-token", "own")]),
         get("/?access_token=own", &[]),
+        get("/?q=1;Access%5Ftoken=own", &[]),
+        get("/", &[("x_api_key", "own")]),
         get("/?X-Amz-Signature=own", &[]),
     ] {
         assert_eq!(bench.refused(&["a"], parts), Reason::ForeignCredential);
     }
+    let bench = Bench::new(&[("a", "header x-custom-key {secret}")]);
+    assert_eq!(bench.refused(&["a"], get("/", &[("x_custom_key", "own")])), Reason::ForeignCredential);
+    let bench = Bench::new(&[("a", "query key")]);
+    assert_eq!(bench.refused(&["a"], get("/?q=1;key=own", &[])), Reason::ForeignCredential);
     // Where nothing is injected they are the command's own affair.
     let mut parts = get("/?access_token=own", &[("x-api-key", "own"), ("authorization", "own")]);
     bench.pass(&[], &mut parts).unwrap();
@@ -321,6 +327,7 @@ fn a_form_body_gets_the_value_in_its_field_alone() {
     assert_eq!(form("grant_type=x").unwrap().1, "grant_type=x");
     let reason = |body: &str| form(body).unwrap_err().reason();
     assert_eq!(reason(&format!("note={p}")), Reason::CredSurface);
+    assert_eq!(reason("a=1;client_secret=own&client_secret=x"), Reason::CredSurface);
     assert_eq!(reason(&format!("client_secret={p}&client_secret={p}")), Reason::CredSurface);
 }
 

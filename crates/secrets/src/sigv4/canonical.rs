@@ -1,6 +1,6 @@
 //! The canonical request: what both ends hash. It is made from the head as it is sent, not from what the client signed.
 
-use http::{HeaderMap, HeaderName, request::Parts};
+use http::{HeaderMap, HeaderName, header::HOST, request::Parts};
 
 use super::SignError;
 
@@ -21,7 +21,11 @@ pub(super) fn request(
     for name in signed {
         text.push_str(name.as_str());
         text.push(':');
-        text.push_str(&field(&parts.headers, name)?);
+        match parts.uri.authority() {
+            // HTTP/2 has no Host field.
+            Some(authority) if *name == HOST && !parts.headers.contains_key(HOST) => text.push_str(authority.as_str()),
+            _ => text.push_str(&field(&parts.headers, name)?),
+        }
         text.push('\n');
     }
     text.push('\n');

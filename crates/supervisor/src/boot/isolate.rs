@@ -19,7 +19,8 @@ use super::FLUSH;
 use crate::{
     config::{Config, Posture},
     error::Error,
-    in_force, learn,
+    in_force::{self, Secrets},
+    learn,
     prepare::{self, Decided},
     trust::Trust,
 };
@@ -48,6 +49,7 @@ struct Begun {
     limits: Enforcement,
     policy: Arc<InForce>,
     trust: Trust,
+    secrets: Secrets,
 }
 
 /// The sandbox stands, empty.
@@ -57,6 +59,7 @@ pub(crate) struct Isolated<'a> {
     pub(super) cgroup: Option<Cgroup>,
     pub(super) policy: Arc<InForce>,
     pub(super) trust: Trust,
+    pub(super) secrets: Secrets,
 }
 
 impl<'a> Prepared<'a> {
@@ -140,17 +143,18 @@ impl<'a> Prepared<'a> {
             Posture::Enforce => PolicyPosture::Enforce,
             Posture::Learn(_) => PolicyPosture::Learn,
         };
+        let mut secrets = Secrets::new()?;
         let Decided { policy, steering, .. } = &self.decided;
-        let policy = in_force::compile(policy, steering, Generation::FIRST, posture)?;
+        let policy = in_force::compile(policy, steering, Generation::FIRST, posture, &mut secrets)?;
         let enforcement = limits.enforcement();
-        Ok(Begun { starting, cgroup: limits.cgroup, limits: enforcement, policy: Arc::new(policy), trust })
+        Ok(Begun { starting, cgroup: limits.cgroup, limits: enforcement, policy: Arc::new(policy), trust, secrets })
     }
 }
 
 impl<'a> Building<'a> {
     /// Waits until the sandbox stands.
     pub(crate) fn ready(self) -> Result<Isolated<'a>, Error> {
-        let Self { before, begun: Begun { starting, cgroup, limits, policy, trust } } = self;
+        let Self { before, begun: Begun { starting, cgroup, limits, policy, trust, secrets } } = self;
         let plan = &before.decided.plan;
         let mut sandbox = starting.ready(plan)?;
         sandbox.notes.extend(trust.notes.iter().cloned());
@@ -162,7 +166,7 @@ impl<'a> Building<'a> {
         if let Some(failure) = plan.unmet(&sandbox.layers) {
             return Err(StartError::Layer(failure).into());
         }
-        Ok(Isolated { before, sandbox, cgroup, policy, trust })
+        Ok(Isolated { before, sandbox, cgroup, policy, trust, secrets })
     }
 }
 

@@ -44,6 +44,7 @@ impl Serving<'_> {
             uid: self.decided.account.identity.uid,
             layers: self.sandbox.layers.clone(),
             pid: None,
+            secrets: self.secrets.take(),
         };
         recorder.loaded();
         self.decided.outer.iter().for_each(|weak| recorder.finding(Reason::OuterWeak, 4, weak.clone()));
@@ -68,13 +69,27 @@ impl Serving<'_> {
             .map_or(Size { rows: 24, cols: 80 }, |s| Size { rows: s.ws_row, cols: s.ws_col });
         let spawn = Spawn {
             argv: prepare::argv(self.config),
-            env: self.decided.environment.clone(),
+            env: self.environment(),
             cwd: std::os::unix::ffi::OsStrExt::as_bytes(self.decided.cwd.as_os_str()).to_vec(),
             stdio: layout.kinds,
             size,
         };
         let fds: Vec<_> = layout.given.iter().map(AsFd::as_fd).collect();
         send(&self.sandbox.channel, &Order::Spawn(COMMAND, spawn), &fds).map_err(Error::io("order the command"))
+    }
+
+    /// The command's environment, with the placeholders of the policy's credentials: over everything else, because the
+    /// command must not have what they stand for.
+    fn environment(&self) -> Vec<Vec<u8>> {
+        let mut all = self.decided.environment.clone();
+        let credentials = self.policy.borrow().credentials.clone();
+        for (name, placeholder) in credentials.iter().flat_map(|c| c.environment()) {
+            let begin = format!("{name}=").into_bytes();
+            all.retain(|variable| !variable.starts_with(&begin));
+            all.push([&begin, placeholder.as_bytes()].concat());
+        }
+        all.sort();
+        all
     }
 
     /// Policy files are watched only where the command cannot write; the others are reloaded by SIGHUP, from a person.

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::{Config, Voice},
     error::Error,
+    in_force::Secrets,
     learn,
     observer::LOUD,
     prepare::Decided,
@@ -41,6 +42,8 @@ pub(super) struct Serving<'a> {
     pub(super) head: Option<HeadHandle>,
     pub(super) learned: Option<(learn::Recording, learn::Output)>,
     pub(super) policy: watch::Sender<Arc<InForce>>,
+    /// Goes to whoever reloads the policy.
+    pub(super) secrets: Option<Secrets>,
     pub(super) refusals: Option<Refusals>,
     pub(super) signals: nix::sys::signal::SigSet,
     /// Everything that can happen while the command runs arrives here.
@@ -89,7 +92,8 @@ impl<'a> Building<'a> {
         engine.signals.thread_unblock().map_err(|e| Error::io("unblock signals")(e.into()))?;
         let isolated = self.ready().inspect_err(|e| not_ready(&engine, e))?;
         engine.signals.thread_block().map_err(|e| Error::io("block signals")(e.into()))?;
-        let Isolated { before: Prepared { config, decided, .. }, mut sandbox, cgroup, policy, trust } = isolated;
+        let Isolated { before: Prepared { config, decided, .. }, mut sandbox, cgroup, policy, trust, secrets } =
+            isolated;
         let Engine { signals, runtime, audit, writer, summary, head, learned, resolver } = engine;
         let (policy, reader) = watch::channel(policy);
         let (open, closed) = tokio::sync::oneshot::channel::<()>();
@@ -126,6 +130,7 @@ impl<'a> Building<'a> {
             head,
             learned,
             policy,
+            secrets: Some(secrets),
             refusals,
             signals,
             events: Some((events, inbox)),
