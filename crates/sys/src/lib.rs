@@ -7,6 +7,7 @@ pub mod channel;
 pub mod filter;
 pub mod mount;
 pub mod netlink;
+pub mod notify;
 pub mod process;
 pub mod socket;
 #[cfg(feature = "testing")]

@@ -65,6 +65,8 @@ pub struct Owner {
     pub inode: u32,
     /// User id of its maker, in the user namespace of the process that opened the [`Diag`].
     pub uid: u32,
+    /// Of TCP: the other end answered, and both still know of each other.
+    pub connected: bool,
 }
 
 /// Opens what [`Diag`] reads, as a descriptor that can be sent elsewhere.
@@ -153,14 +155,17 @@ fn owner(reply: &[u8], transport: Transport, local: SocketAddr, remote: SocketAd
             libc::AF_INET => <[u8; 4]>::try_from(octets(4)?).ok()?.into(),
             _ => <[u8; 16]>::try_from(octets(16)?).ok()?.into(),
         };
-        Some((ip, u16::from_be_bytes(reply.get(port..port + 2)?.try_into().ok()?)))
+        // An IPv6 socket that speaks IPv4 shows mapped addresses.
+        Some((ip.to_canonical(), u16::from_be_bytes(reply.get(port..port + 2)?.try_into().ok()?)))
     };
     let same = |(ip, port): (IpAddr, u16), wanted: SocketAddr| {
         let open = transport == Transport::Udp && ip.is_unspecified();
-        (open && (port == 0 || port == wanted.port())) || (ip, port) == (wanted.ip(), wanted.port())
+        (open && (port == 0 || port == wanted.port())) || (ip, port) == (wanted.ip().to_canonical(), wanted.port())
     };
     let found = same(end(4, 8)?, local) && end(4, 8)?.1 == local.port() && same(end(6, 24)?, remote);
-    found.then_some(Owner { uid: word(64)?, inode: word(68)? })
+    // ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT: include/net/tcp_states.h.
+    let connected = matches!(*reply.get(1)?, 1 | 4 | 5 | 8);
+    found.then_some(Owner { uid: word(64)?, inode: word(68)?, connected })
 }
 
 impl From<Diag> for OwnedFd {
@@ -211,6 +216,18 @@ mod tests {
         // No connection from port 1: the lookup falls back to the listener, which must not count.
         assert_eq!(diag.owner(Transport::Tcp, server, "127.0.0.1:1".parse().unwrap()).unwrap(), None);
         assert_eq!(diag.owner(Transport::Tcp, server, "[::1]:1".parse().unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn owner_of_a_mapped_connection_is_found() {
+        use rustix::net::connect;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let server = listener.local_addr().unwrap();
+        connect(&client, &SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), server.port()))).unwrap();
+        let (_accepted, peer) = listener.accept().unwrap();
+        let found = Diag::open().unwrap().owner(Transport::Tcp, peer, server).unwrap().unwrap();
+        assert_eq!(u64::from(found.inode), inode(&client));
     }
 
     #[test]
