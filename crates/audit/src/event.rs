@@ -30,6 +30,20 @@ pub struct Process {
     pub exe: String,
     /// User id.
     pub uid: u32,
+    /// SHA-256 of the executable, hexadecimal, where it was computed.
+    pub sha256: Option<String>,
+    /// The script that an interpreter says it runs.
+    pub script: Option<String>,
+    /// Executables of the processes above it, the parent first.
+    pub ancestors: Vec<String>,
+}
+
+impl Process {
+    /// A process of which no more is known.
+    #[must_use]
+    pub fn new(pid: u32, exe: String, uid: u32) -> Self {
+        Self { pid, exe, uid, sha256: None, script: None, ancestors: Vec::new() }
+    }
 }
 
 /// One event. The variants are the OCSF classes in use.

@@ -6,8 +6,8 @@ mod object;
 use stockade_types::Reason;
 
 use self::object::{
-    Actor, ConnectionInfo, Device, Endpoint, File, FindingInfo, HttpRequest, HttpResponse, LayerObject, Line, Named,
-    ProcessObject, Product, SegmentObject, Traffic, Unmapped, Url, User,
+    Actor, ConnectionInfo, Device, Endpoint, File, FindingInfo, Fingerprint, HttpRequest, HttpResponse, LayerObject,
+    Line, Named, ProcessObject, Product, SegmentObject, Traffic, Unmapped, Url, User,
 };
 
 use crate::{
@@ -111,6 +111,7 @@ fn connection<'a>(line: &mut Line<'a>, e: &'a Network) {
         Action::Failed => (Some(1), Some(27)),
     };
     line.actor = e.process.as_ref().map(|p| Actor { app_name: None, process: Some(owner(p)) });
+    line.unmapped.script = e.process.as_ref().and_then(|p| p.script.as_deref());
     line.connection_info = Some(ConnectionInfo { direction_id: 2, protocol_num: e.protocol });
     line.dst_endpoint = Some(Endpoint { hostname: e.host.as_deref(), ip: e.addr, port: e.port });
     line.firewall_rule = e.rule.as_deref().map(|name| Named { name });
@@ -130,10 +131,13 @@ fn connection<'a>(line: &mut Line<'a>, e: &'a Network) {
 
 fn owner(p: &Process) -> ProcessObject<'_> {
     let name = p.exe.rsplit('/').next().unwrap_or(&p.exe);
+    let hash = |value| [Fingerprint { algorithm: "SHA-256", algorithm_id: 3, value }];
+    let hashes = p.sha256.as_deref().map(hash);
     ProcessObject {
         pid: p.pid,
         cmd_line: None,
-        file: Some(File { name, path: &p.exe, type_id: 1 }),
+        file: Some(File { name, path: &p.exe, type_id: 1, hashes }),
+        lineage: &p.ancestors,
         user: User { uid: p.uid.to_string() },
     }
 }
@@ -177,6 +181,7 @@ fn process<'a>(line: &mut Line<'a>, e: &'a ProcessActivity) {
         pid: e.pid,
         cmd_line: Some(e.argv.join(" ")),
         file: None,
+        lineage: &[],
         user: User { uid: e.uid.to_string() },
     });
     line.exit_code = e.exit;

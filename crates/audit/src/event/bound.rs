@@ -8,6 +8,8 @@ use super::{Config, Event, Finding, Http, Lifecycle, Network, ProcessActivity};
 pub(crate) const TEXT: usize = 1024;
 /// Longest host kept: a name is at most 253, the rest is room for malformed ones.
 const HOST: usize = 300;
+/// Most processes above a caller.
+const LINEAGE: usize = 16;
 /// Most arguments kept, and their length in all.
 const ARGS: usize = 64;
 const ARGV: usize = 4096;
@@ -55,6 +57,9 @@ fn network(e: &mut Network) {
     }
     if let Some(process) = &mut e.process {
         cut(&mut process.exe, TEXT);
+        process.script.iter_mut().for_each(|script| cut(script, TEXT));
+        process.ancestors.truncate(LINEAGE);
+        process.ancestors.iter_mut().for_each(|exe| cut(exe, HOST));
     }
 }
 

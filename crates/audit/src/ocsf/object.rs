@@ -107,6 +107,8 @@ pub(super) struct ProcessObject<'a> {
     pub(super) cmd_line: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<File<'a>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub(super) lineage: &'a [String],
     pub(super) user: User,
 }
 
@@ -115,6 +117,15 @@ pub(super) struct File<'a> {
     pub(super) name: &'a str,
     pub(super) path: &'a str,
     pub(super) type_id: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hashes: Option<[Fingerprint<'a>; 1]>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Fingerprint<'a> {
+    pub(super) algorithm: &'static str,
+    pub(super) algorithm_id: u8,
+    pub(super) value: &'a str,
 }
 
 #[derive(Serialize)]
@@ -196,6 +207,8 @@ pub(super) struct Unmapped<'a> {
     pub(super) audited: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) argv: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) script: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -56,7 +56,11 @@ fn network() -> impl Strategy<Value = Network> {
                 generation: Generation(bytes_in),
                 detail: text(),
                 suggestion: text(),
-                process: text().map(|exe| Process { pid: 1, exe, uid: 0 }),
+                process: text().map(|exe| Process {
+                    script: Some(exe.clone()),
+                    ancestors: vec![exe.clone()],
+                    ..Process::new(1, exe, 0)
+                }),
                 suppressed,
                 bytes_out: 1,
                 bytes_in,

@@ -33,7 +33,7 @@ pub(crate) fn network(action: Action) -> Network {
         generation: Generation(3),
         detail: None,
         suggestion: None,
-        process: Some(Process { pid: 7, exe: "/usr/bin/curl".into(), uid: 1000 }),
+        process: Some(Process::new(7, "/usr/bin/curl".into(), 1000)),
         suppressed: 0,
         bytes_out: 0,
         bytes_in: 0,
