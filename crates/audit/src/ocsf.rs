@@ -111,7 +111,6 @@ fn connection<'a>(line: &mut Line<'a>, e: &'a Network) {
         Action::Failed => (Some(1), Some(27)),
     };
     line.actor = e.process.as_ref().map(|p| Actor { app_name: None, process: Some(owner(p)) });
-    line.unmapped.script = e.process.as_ref().and_then(|p| p.script.as_deref());
     line.connection_info = Some(ConnectionInfo { direction_id: 2, protocol_num: e.protocol });
     line.dst_endpoint = Some(Endpoint { hostname: e.host.as_deref(), ip: e.addr, port: e.port });
     line.firewall_rule = e.rule.as_deref().map(|name| Named { name });
@@ -125,6 +124,7 @@ fn connection<'a>(line: &mut Line<'a>, e: &'a Network) {
         suggestion: e.suggestion.as_deref(),
         suppressed: (e.suppressed > 0).then_some(e.suppressed),
         audited: e.audited.then_some(true),
+        script: e.process.as_ref().and_then(|p| p.script.as_deref()),
         ..Unmapped::default()
     };
 }

@@ -153,7 +153,13 @@ impl<'a> Init<'a> {
             // Both belong to the start.
             Order::Go | Order::Files(_) => {}
             Order::Stop => return Ok(false),
-            Order::Spawn(id, spawn) => self.spawn(id, spawn, fds)?,
+            Order::Spawn(id, spawn) => {
+                self.spawn(id, spawn, fds)?;
+                for connects in self.site.launching.take_connects() {
+                    // Of another launcher: its programs wait in their first connect until somebody listens.
+                    send(self.channel, &Report::Connects, &[connects.as_fd()])?;
+                }
+            }
             Order::Signal(id, signal) => self.sessions.signal(id, signal),
             Order::Ports(ports) => {
                 let set = self.site.fence.set_ports(&ports).map_err(|e| e.to_string());

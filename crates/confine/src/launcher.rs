@@ -48,13 +48,17 @@ pub(crate) struct Seal<'a> {
 
 /// Serves launch requests until the channel closes; the exit code of the launcher process.
 pub(crate) fn serve(seal: &Seal<'_>, domain: &landlock::Plan, channel: &Channel) -> u8 {
-    let ready = match enter(domain) {
-        Ok(enforcement) => Launched::Ready(LayerStatus { layer: Layer::Landlock, enforcement }),
-        Err(failure) => Launched::Failed(failure),
+    let entered = enter(domain).and_then(|enforcement| Ok((enforcement, report_connects(seal.plan)?)));
+    let (ready, listener) = match entered {
+        Ok((enforcement, listener)) => (Launched::Ready(LayerStatus { layer: Layer::Landlock, enforcement }), listener),
+        Err(failure) => (Launched::Failed(failure), None),
     };
-    if send(channel, &ready, &[]).is_err() || matches!(ready, Launched::Failed(_)) {
+    let fds: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
+    if send(channel, &ready, &fds).is_err() || matches!(ready, Launched::Failed(_)) {
         return 1;
     }
+    // Nothing inside may hold it: it lets calls of others go on.
+    drop(listener);
     loop {
         match recv::<Launch>(channel) {
             Ok(Some((launch, fds))) => {
@@ -76,6 +80,20 @@ pub(crate) fn serve(seal: &Seal<'_>, domain: &landlock::Plan, channel: &Channel)
 fn enter(domain: &landlock::Plan) -> Result<Enforcement, Failure> {
     let failed = |e| Failure::of(Layer::Landlock, e);
     landlock::prepare(domain).map_err(failed)?.restrict().map_err(failed)
+}
+
+/// Here and not in each child, so that there is one listener for all of them.
+fn report_connects(plan: &Plan) -> Result<Option<OwnedFd>, Failure> {
+    if !plan.report_connects {
+        return Ok(None);
+    }
+    let fail = |e: io::Error| {
+        Failure::of(
+            Layer::Identity,
+            format!("report connects: {e}; an outer sandbox with a listener of its own refuses it"),
+        )
+    };
+    stockade_sys::notify::report_connects().map(Some).map_err(fail)
 }
 
 fn launch_one(seal: &Seal<'_>, launch: &Launch, fds: Vec<OwnedFd>) -> io::Result<Child> {

@@ -54,6 +54,8 @@ pub enum Report {
     PortsSet(Result<(), String>),
     /// Something happened to a hidden or protected path.
     Masks(Vec<String>),
+    /// A new launcher was made: connects of what it starts are reported here. Descriptors: the listener.
+    Connects,
     /// Hidden paths that were absent at the start, and so not promised, exist at the end.
     Created(Vec<String>),
 }
@@ -73,6 +75,10 @@ pub struct Sockets {
     pub nflog: u8,
     /// `sock_diag` netlink socket.
     pub diag: u8,
+    /// The root of the view, as a path descriptor.
+    pub root: u8,
+    /// Where connects are reported.
+    pub connects: u8,
 }
 
 /// Why the sandbox could not be built: which layer, what was tried, what to do.
@@ -202,7 +208,7 @@ pub(crate) struct Launch {
 /// Launcher to init.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Launched {
-    /// The domain is in place.
+    /// The domain is in place. Descriptors: where connects are reported, if they shall be.
     Ready(LayerStatus),
     /// It is not.
     Failed(Failure),

@@ -40,6 +40,8 @@ pub struct Plan {
     pub host_tools: bool,
     /// Whether the policy lets memory files be executed.
     pub memfd_exec: bool,
+    /// Whether every connect inside is reported, so that the door knows who opened a connection.
+    pub report_connects: bool,
     /// Layers that must be fully enforced.
     pub require: BTreeSet<Layer>,
 }

@@ -56,6 +56,12 @@ impl StartError {
 pub struct Init(Option<Child>);
 
 impl Init {
+    /// Its pid, as seen from outside; 0 once it was waited for.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.as_ref().and_then(|child| u32::try_from(child.pid).ok()).unwrap_or(0)
+    }
+
     /// Waits until init has ended, which it does when its channel closes.
     pub fn wait(mut self) {
         if let Some(child) = self.0.take() {
@@ -118,6 +124,10 @@ pub struct Sockets {
     pub nflog: Option<OwnedFd>,
     /// `sock_diag`, for the owner of a connection.
     pub diag: Option<OwnedFd>,
+    /// The root of the view, as a path descriptor.
+    pub root: Option<OwnedFd>,
+    /// Where connects inside are reported, if the plan wants that.
+    pub connects: Option<OwnedFd>,
 }
 
 impl Starting {
@@ -192,9 +202,10 @@ impl Starting {
         let (proxy, transparent) = (tcp(counts.proxy), tcp(counts.transparent));
         let dns_udp = fds.by_ref().take(counts.dns_udp.into()).map(UdpSocket::from).collect();
         let dns_tcp = fds.by_ref().take(counts.dns_tcp.into()).map(TcpListener::from).collect();
-        let nflog = if counts.nflog > 0 { fds.next() } else { None };
-        let diag = if counts.diag > 0 { fds.next() } else { None };
-        let sockets = Sockets { proxy, transparent, dns_udp, dns_tcp, nflog, diag };
+        let mut one = |n: u8| if n > 0 { fds.next() } else { None };
+        let (nflog, diag) = (one(counts.nflog), one(counts.diag));
+        let (root, connects) = (one(counts.root), one(counts.connects));
+        let sockets = Sockets { proxy, transparent, dns_udp, dns_tcp, nflog, diag, root, connects };
         Ok(Sandbox { init: self.init, channel: self.channel, layers, notes, sockets })
     }
 }

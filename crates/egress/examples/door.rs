@@ -61,6 +61,7 @@ fn door(runtime: &tokio::runtime::Runtime) -> SocketAddr {
     let door = Config::default().build(Deps {
         policy,
         audit,
+        peers: None,
         resolver: Arc::new(System::from_host().unwrap()),
         tls: Tls {
             interceptor: Interceptor::new(Ca::new(std::time::SystemTime::now()).unwrap()).unwrap(),

@@ -6,7 +6,7 @@ use stockade_audit::Audit;
 use stockade_tls::{Connector, Interceptor};
 use tokio::sync::watch;
 
-use crate::{door::Door, in_force::InForce, resolver::Resolve};
+use crate::{door::Door, in_force::InForce, peer::Peers, resolver::Resolve};
 
 /// The door's settings. [`Config::default`] is what runs unless a person says otherwise.
 #[derive(Debug, Clone)]
@@ -127,6 +127,8 @@ pub struct Deps {
     pub policy: watch::Receiver<Arc<InForce>>,
     /// Where events go.
     pub audit: Audit,
+    /// Finds who opened a connection; `None` where the sandbox does not report it.
+    pub peers: Option<Arc<Peers>>,
     /// Names to addresses, outside the sandbox.
     pub resolver: Arc<dyn Resolve>,
     /// TLS towards the command and towards origins.

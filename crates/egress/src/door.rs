@@ -23,6 +23,7 @@ use crate::{
     dns::{self, pool::Pool},
     http::{self, message::Room, rate::Rates, session, stream::Stream},
     in_force::InForce,
+    peer::{Client, Peers},
     record::{self, Facts},
     relay::Pipes,
     rescue::Refusal,
@@ -91,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) policy: watch::Receiver<Arc<InForce>>,
     pub(crate) audit: Audit,
     pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) pool: Pool,
     pub(crate) pipes: Pipes,
     pub(crate) tls: Tls,
@@ -121,7 +123,7 @@ pub struct Door(Arc<Shared>);
 
 impl Door {
     pub(crate) fn new(config: Config, deps: Deps) -> Self {
-        let Deps { policy, audit, resolver, tls } = deps;
+        let Deps { policy, audit, peers, resolver, tls } = deps;
         let pool = Pool::new(config.dns.literal_names, config.dns.wildcard_names);
         Self(Arc::new(Shared {
             places: config.connections.min(descriptors() / PER_CONNECTION),
@@ -129,6 +131,7 @@ impl Door {
             policy,
             audit,
             resolver,
+            peers,
             tls,
             pool,
             pipes: Pipes::default(),
@@ -230,7 +233,7 @@ impl Shared {
     fn turn_away(&self, front: Front) {
         self.count_refusal();
         let generation = self.policy().generation();
-        let facts = Facts { door: front, intent: None, permit: None, generation };
+        let facts = Facts { door: front, intent: None, permit: None, client: None, generation };
         self.audit.emit(record::refusal(facts, &Refusal::Busy));
     }
 }
@@ -265,10 +268,15 @@ async fn serve(place: Place, stream: TcpStream, front: Front) {
         return;
     }
     let shared = Arc::clone(&place.0);
+    // At once, while the connection is the only one that can have its addresses.
+    let named = !shared.policy().binaries().is_empty();
+    let client = Client::of(&stream, shared.peers.as_ref().filter(|_| named));
     match front {
         // Boxed, so that a connection of one kind does not keep the room that the other needs.
-        Front::Transparent => Box::pin(transparent::serve(shared, stream)).await,
-        Front::Connect | Front::Forward => http::serve(shared, Stream::Tcp(stream), &[], session::Front::Proxy).await,
+        Front::Transparent => Box::pin(transparent::serve(shared, stream, client)).await,
+        Front::Connect | Front::Forward => {
+            http::serve(shared, Stream::Tcp(stream), &[], session::Front::Proxy(client)).await;
+        }
     }
     drop(place);
 }

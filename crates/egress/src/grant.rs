@@ -13,6 +13,7 @@ use crate::{
     destination::{self, DestinationError},
     door::Shared,
     in_force::InForce,
+    peer::Client,
     record::{self, Facts},
     rescue::Refusal,
 };
@@ -21,6 +22,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Grant {
     intent: Intent,
+    client: Client,
     permit: Permit,
     /// The address dialled, once there is one.
     addr: Option<IpAddr>,
@@ -33,17 +35,18 @@ pub(crate) struct Grant {
 
 impl Grant {
     /// Asks the policy, after the rules that no policy lifts.
-    pub(crate) fn ask(shared: &Shared, intent: Intent) -> Result<Self, (Intent, Refusal)> {
+    pub(crate) fn ask(shared: &Shared, client: &Client, intent: Intent) -> Result<Self, (Intent, Refusal)> {
         if let Err(blocked) = destination::precheck(&intent.host) {
             return Err((intent, blocked.into()));
         }
         let mut policy = shared.policy.clone();
         let snapshot = Arc::clone(&policy.borrow_and_update());
-        match snapshot.authorize(&intent) {
+        match snapshot.authorize(&client.asking(&intent, &snapshot)) {
             Verdict::Allow(permit) => {
-                Ok(Self { intent, permit, addr: None, snapshot, policy, config: Arc::clone(&shared.config) })
+                let (client, config) = (client.clone(), Arc::clone(&shared.config));
+                Ok(Self { intent, client, permit, addr: None, snapshot, policy, config })
             }
-            Verdict::Deny(denial) => Err((intent, Refusal::Policy(Box::new(denial)))),
+            Verdict::Deny(denial) => Err((intent, denied(client, denial))),
         }
     }
 
@@ -53,6 +56,10 @@ impl Grant {
 
     pub(crate) fn permit(&self) -> &Permit {
         &self.permit
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(crate) fn addr(&self) -> Option<IpAddr> {
@@ -107,6 +114,7 @@ impl Grant {
             door: self.intent.door,
             intent: Some(&self.intent),
             permit: Some(&self.permit),
+            client: Some(&self.client),
             generation: self.permit.generation(),
         }
     }
@@ -125,7 +133,7 @@ impl Grant {
             return Ok(());
         }
         let snapshot = Arc::clone(&self.policy.borrow_and_update());
-        let permit = match snapshot.authorize(&self.intent) {
+        let permit = match snapshot.authorize(&self.client.asking(&self.intent, &snapshot)) {
             Verdict::Allow(permit) => permit,
             Verdict::Deny(denial) => return Err(Refusal::Stale(Box::new(denial))),
         };
@@ -139,8 +147,31 @@ impl Grant {
         Ok(())
     }
 
-    /// Waits until the policy no longer gives what this grant has.
+    /// Whether whom the grant was given to is still there and alone, where its endpoint names programs: before each
+    /// request.
+    pub(crate) async fn confirm(&self) -> Result<(), Refusal> {
+        match self.permit.terms().callers {
+            Some(_) => self.client.recheck().await.map_err(Refusal::Identity),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the policy no longer gives what this grant has, or it is not the same who has it.
     pub(crate) async fn lost(&mut self) -> Refusal {
+        let (client, named) = (self.client.clone(), self.permit.terms().callers.is_some());
+        let changed = async {
+            match named {
+                true => Refusal::Identity(client.lost().await),
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            refusal = self.withdrawn() => refusal,
+            refusal = changed => refusal,
+        }
+    }
+
+    async fn withdrawn(&mut self) -> Refusal {
         loop {
             if self.policy.changed().await.is_err() {
                 // Nobody can change the policy any more.
@@ -156,6 +187,14 @@ impl Grant {
     /// Says that the connection was refused or failed.
     pub(crate) fn report(&self, shared: &Shared, refusal: &Refusal) {
         shared.audit.emit(record::refusal(self.facts(), refusal));
+    }
+}
+
+/// Where the policy would have to know who asks, the refusal says why that is not known.
+fn denied(client: &Client, denial: Denial) -> Refusal {
+    match (denial.reason, client.evidence()) {
+        (Reason::IdentityUnresolved, Err(error)) => Refusal::Identity(error),
+        _ => Refusal::Policy(Box::new(denial)),
     }
 }
 

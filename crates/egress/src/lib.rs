@@ -16,6 +16,7 @@ mod intent;
 mod intercept;
 mod linger;
 mod opening;
+pub mod peer;
 mod record;
 mod relay;
 mod rescue;

@@ -9,7 +9,7 @@ use stockade_audit::{Action, Audit, Event, Finding, Http, Network};
 use stockade_policy::{Denial, Door, Intent, Permit, RequestPermit};
 use stockade_types::{AuthorityError, Generation, HostName, Reason};
 
-use crate::{destination::DestinationError, rescue::Refusal};
+use crate::{destination::DestinationError, peer::Client, rescue::Refusal};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -51,12 +51,14 @@ pub(crate) struct Facts<'a> {
     pub(crate) door: Door,
     pub(crate) intent: Option<&'a Intent>,
     pub(crate) permit: Option<&'a Permit>,
+    pub(crate) client: Option<&'a Client>,
     pub(crate) generation: Generation,
 }
 
 impl Facts<'_> {
     fn network(self, action: Action) -> Network {
         let mut network = blank(action, door(self.door), self.generation);
+        network.process = self.client.and_then(Client::process);
         if let Some(intent) = self.intent {
             network.host = Some(intent.host.to_string());
             network.port = Some(intent.port.get());

@@ -10,8 +10,8 @@ use stockade_tls::ClientFault;
 use stockade_types::{Generation, Reason};
 
 use crate::{
-    destination::DestinationError, http::head::Violation, opening::OpeningError, resolver::ResolveError,
-    upstream::UpstreamError,
+    destination::DestinationError, http::head::Violation, opening::OpeningError, peer::IdentityError,
+    resolver::ResolveError, upstream::UpstreamError,
 };
 
 /// Why a connection or a request goes no further.
@@ -62,6 +62,9 @@ pub(crate) enum Refusal {
     /// The endpoint's requests of this minute are used up.
     #[error("the endpoint's requests_per_minute are used up; wait and try again")]
     RateLimited,
+    /// It is not known who asks, where a rule names programs.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// All places are taken.
     #[error("too many connections are open; close some or raise the limit")]
     Busy,
@@ -114,6 +117,7 @@ impl Refusal {
             Self::Frame(_) => row(StatusCode::BAD_REQUEST, Reason::Framing, Denied),
             Self::BodyTooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, Reason::TxLimit, Denied),
             Self::RateLimited => row(StatusCode::TOO_MANY_REQUESTS, Reason::RateLimit, Denied),
+            Self::Identity(error) => row(StatusCode::FORBIDDEN, error.reason(), Denied),
             Self::Busy => row(StatusCode::SERVICE_UNAVAILABLE, Reason::Limit, Denied),
         }
     }

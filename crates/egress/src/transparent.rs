@@ -16,25 +16,32 @@ use crate::{
     intent, intercept,
     linger::linger,
     opening::{self, Way},
+    peer::Client,
     record::{self, Facts},
     rescue::Refusal,
     tunnel::{self, Start, Tunnel},
 };
 
 /// Serves one connection; where it wanted to go is its local address.
-pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream) {
-    let Ok(wanted) = client.local_addr() else { return };
+pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, client: Client) {
+    let Ok(wanted) = stream.local_addr() else { return };
     let asked = intent::of_destination(wanted).map_err(|refusal| (None, refusal)).and_then(|authority| {
         let intent = intent::of(Door::Transparent, authority, &shared.pool).map_err(|(i, r)| (Some(i), r))?;
-        Grant::ask(&shared, intent).map_err(|(i, r)| (Some(i), r))
+        Grant::ask(&shared, &client, intent).map_err(|(i, r)| (Some(i), r))
     });
     match asked {
-        Ok(grant) => permitted(shared, client, grant).await,
+        Ok(grant) => permitted(shared, stream, grant).await,
         Err((intent, refusal)) => {
             let generation = shared.policy().generation();
-            let facts = Facts { door: Door::Transparent, intent: intent.as_ref(), permit: None, generation };
+            let facts = Facts {
+                door: Door::Transparent,
+                intent: intent.as_ref(),
+                permit: None,
+                client: Some(&client),
+                generation,
+            };
             shared.audit.emit(record::refusal(facts, &refusal));
-            refused(&shared, client, refusal).await;
+            refused(&shared, stream, refusal).await;
         }
     }
 }
@@ -53,6 +60,9 @@ async fn refused(shared: &Shared, client: TcpStream, refusal: Refusal) {
 async fn permitted(shared: Arc<Shared>, client: TcpStream, mut grant: Grant) {
     let authority = Authority { host: grant.permit().host().clone(), port: grant.permit().port() };
     let mut first = Vec::new();
+    if let Err(refusal) = grant.confirm().await {
+        return fail(&shared, client, &grant, &first, refusal).await;
+    }
     let opaque = grant.permit().terms().protocol == Protocol::Tcp;
     if !opaque {
         match begin(&shared, &client, &mut first, &grant).await {

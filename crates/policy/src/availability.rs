@@ -4,8 +4,6 @@
 /// A part of the policy language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feature {
-    /// `binaries` of an endpoint.
-    Binaries,
     /// `ask` of an endpoint, and `unmatched: ask`.
     Ask,
     /// `inference`.
@@ -13,7 +11,7 @@ pub(crate) enum Feature {
 }
 
 /// What is not there.
-const NOT_YET: &[Feature] = &[Feature::Binaries, Feature::Ask, Feature::Inference];
+const NOT_YET: &[Feature] = &[Feature::Ask, Feature::Inference];
 
 impl Feature {
     pub(crate) fn available(self) -> bool {

@@ -36,6 +36,9 @@ pub enum Error {
     /// The sandbox does not stand. Nothing was run.
     #[error("the sandbox cannot be built: {0}\nnothing was run; `stockade doctor` shows what this machine can enforce")]
     Start(#[from] StartError),
+    /// Executables that the policy names cannot be relied upon.
+    #[error("{0}")]
+    Caller(String),
     /// The door could not be opened.
     #[error("the proxy cannot be started: {0}")]
     Door(String),

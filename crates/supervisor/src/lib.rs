@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod boot;
+mod callers;
 mod config;
 mod environment;
 mod error;

@@ -1,6 +1,6 @@
 //! What the supervisor does about what happens while the command runs: reload, report, record.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, os::fd::OwnedFd, sync::Arc};
 
 use stockade_audit::{Audit, Config as ConfigEvent, Event, Finding, Lifecycle, ProcessActivity};
 use stockade_egress::InForce;
@@ -9,6 +9,7 @@ use stockade_types::{EscapedLines, LayerStatus, Reason};
 use tokio::sync::watch;
 
 use crate::{
+    callers::Callers,
     config::{Config, Voice},
     error::Error,
     in_force::{self, Secrets},
@@ -26,6 +27,7 @@ pub(crate) struct Recorder<'a> {
     pub(crate) config: &'a Config,
     pub(crate) audit: Audit,
     pub(crate) policy: watch::Sender<Arc<InForce>>,
+    pub(crate) callers: Callers,
     /// The policy whose fixed sections are in force.
     pub(crate) started_with: Policy,
     pub(crate) uid: u32,
@@ -57,7 +59,11 @@ impl Recorder<'_> {
         let Some(secrets) = &mut self.secrets else {
             return Err(Error::Option("the policy cannot be changed any more".to_owned()));
         };
-        Ok((in_force::compile(&policy, &steering, generation, posture, secrets)?, rest))
+        let policy = in_force::compile(&policy, &steering, generation, posture, secrets)?;
+        for notice in self.callers.pin(&policy)? {
+            self.say(Voice::Notices, EscapedLines(&notice));
+        }
+        Ok((policy, rest))
     }
 
     /// Records the snapshot that the sandbox starts with.
@@ -97,6 +103,7 @@ fn source(config: &Config) -> String {
 impl Observer for Recorder<'_> {
     fn launched(&mut self, pid: i32, layers: &[LayerStatus]) {
         self.pid = Some(pid);
+        self.callers.started(pid);
         self.layers.extend_from_slice(layers);
         for status in &self.layers {
             self.say(Voice::Everything, format_args!("{}: {}", status.layer, status.enforcement));
@@ -153,6 +160,12 @@ impl Observer for Recorder<'_> {
     fn masks(&mut self, events: &[String]) {
         for event in events {
             self.finding(Reason::ProtectedWrite, 4, event.clone());
+        }
+    }
+
+    fn connects(&mut self, listeners: Vec<OwnedFd>) {
+        if let Err(why) = self.callers.listen(listeners) {
+            self.finding(Reason::LayerUnavailable, 4, why);
         }
     }
 

@@ -17,6 +17,7 @@ pub(crate) use view::writable;
 
 use self::view::Scene;
 use crate::{
+    callers,
     config::{Access, Config},
     environment,
     error::Error,
@@ -68,6 +69,7 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     let limits = limits(config, &policy)?;
     let relax: Vec<&str> = policy.process().relax.iter().map(|r| r.name()).collect();
     let filter = Filter::compile(Arch::native().map_err(filter_error)?, &relax).map_err(filter_error)?;
+    callers::compatible(&policy, &filter)?;
     let workspace = workspace.as_deref();
     let view = Scene { config, policy: &policy, steering: &steering, account: &account, workspace }.view(hostname);
     readable_secret(&steering.secrets, &view.grants)?;
@@ -87,6 +89,7 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
         rlimits: Rlimits::default(),
         host_tools: !outer::in_container(),
         memfd_exec: relax.contains(&"memfd_exec"),
+        report_connects: callers::wanted(&policy, &require),
         require,
     };
     let (environment, replaced) = environment::build(env::vars_os(), &config.env, &account, PROXY_PORT, &cwd);

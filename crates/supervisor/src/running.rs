@@ -51,6 +51,8 @@ pub(crate) trait Observer {
     fn fence_drift(&mut self, what: &str);
     /// Something happened to a hidden path.
     fn masks(&mut self, events: &[String]);
+    /// A new launcher: connects of what it starts are reported on this descriptor.
+    fn connects(&mut self, listener: Vec<OwnedFd>);
     /// An order to init had no effect.
     fn failed_order(&mut self, what: &str);
 }
@@ -204,6 +206,7 @@ impl<'a, O: Observer> Running<'a, O> {
                 }
             }
             Report::Created(paths) => self.observer.masks(&paths),
+            Report::Connects => self.observer.connects(fds),
             Report::Ended(..) | Report::Stopped(..) | Report::FenceIntact | Report::PortsSet(Ok(())) => {}
             Report::Ready(..) | Report::Failed(_) => {}
         }

@@ -36,6 +36,10 @@ reasons! {
     IdentityUnresolved = "identity_unresolved",
     /// The endpoint names executables, and the one that asks is none of them.
     IdentityNoMatch = "identity_no_match",
+    /// Programs of several executables hold the connection.
+    IdentityAmbiguous = "identity_ambiguous",
+    /// The program that opened the connection has ended, or runs another executable.
+    IdentityChanged = "identity_changed",
     /// The policy engine failed, timed out or gave no answer.
     EngineError = "engine_error",
     /// The permit was given by a policy that is no longer in force and the present one denies.

@@ -66,6 +66,7 @@ impl Lab {
             hostname: "sandbox".to_owned(),
             view,
             more_files: false,
+            report_connects: false,
             fence: fence::Spec { transparent_ports: BTreeSet::new(), private_port: 15_001, group: 1 },
             proxy_port: 3128,
             rlimits: Rlimits::default(),

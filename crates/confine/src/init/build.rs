@@ -12,6 +12,7 @@ use nix::{
     sys::prctl,
     unistd::sethostname,
 };
+use rustix::fs::OFlags;
 use stockade_sys::{channel::Channel, process, socket};
 use stockade_types::{Enforcement, Layer, LayerStatus};
 
@@ -47,6 +48,8 @@ pub(super) struct SocketSet {
     dns_tcp: Vec<OwnedFd>,
     nflog: Vec<OwnedFd>,
     diag: Vec<OwnedFd>,
+    root: Vec<OwnedFd>,
+    connects: Vec<OwnedFd>,
 }
 
 impl SocketSet {
@@ -60,10 +63,13 @@ impl SocketSet {
             dns_tcp: count(&self.dns_tcp),
             nflog: count(&self.nflog),
             diag: count(&self.diag),
+            root: count(&self.root),
+            connects: count(&self.connects),
         };
         let set = std::mem::take(self);
-        let all = [set.proxy, set.transparent, set.dns_udp, set.dns_tcp, set.nflog, set.diag];
-        (counts, all.into_iter().flatten().collect())
+        let listeners = [set.proxy, set.transparent, set.dns_udp, set.dns_tcp];
+        let all = listeners.into_iter().chain([set.nflog, set.diag, set.root, set.connects]);
+        (counts, all.flatten().collect())
     }
 }
 
@@ -99,8 +105,9 @@ pub(super) fn build<'a>(
     let mut launching = Launching::new(Seal { plan, filter }, view.landlock_plan(), score);
     launching.start()?;
     // After the fork of the launcher, which so has no copy of them, and while it enters its domain.
-    let sockets = sockets(plan, &fence)?;
+    let mut sockets = sockets(plan, &fence)?;
     note(Layer::Landlock, launching.ready()?)?;
+    sockets.connects = launching.take_connects();
     Ok(Site { plan, layers, fence, sockets, view, launching })
 }
 
@@ -155,6 +162,9 @@ fn sockets(plan: &Plan, fence: &Fence) -> Result<SocketSet, Failure> {
     }
     set.nflog.push(nflog::open(plan.fence.group).map_err(|e| Failure::of(Layer::Fence, e))?);
     set.diag.push(socket::open_diag().map_err(fail("open sock_diag"))?);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, rustix::fs::Mode::empty());
+    set.root.push(root.map_err(|e| fail("open the root of the view")(e.into()))?);
     Ok(set)
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Launching<'a> {
     domain: landlock::Plan,
     score: OomScore,
     running: Option<Launcher>,
+    /// Where connects of a launcher's programs are reported, on their way to the supervisor.
+    connects: Vec<OwnedFd>,
 }
 
 struct Launcher {
@@ -46,7 +48,7 @@ struct Launcher {
 
 impl<'a> Launching<'a> {
     pub(super) fn new(seal: Seal<'a>, domain: landlock::Plan, score: OomScore) -> Self {
-        Self { seal, domain, score, running: None }
+        Self { seal, domain, score, running: None, connects: Vec::new() }
     }
 
     /// Starts a launcher and returns at once; [`Self::ready`] waits for it.
@@ -66,14 +68,22 @@ impl<'a> Launching<'a> {
     }
 
     /// Waits until the first launcher is in its domain.
-    pub(super) fn ready(&self) -> Result<Enforcement, Failure> {
+    pub(super) fn ready(&mut self) -> Result<Enforcement, Failure> {
         self.entered(AT_START)
     }
 
-    fn entered(&self, patience: Duration) -> Result<Enforcement, Failure> {
+    /// Where connects of programs are reported that were not reported from before.
+    pub(super) fn take_connects(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.connects)
+    }
+
+    fn entered(&mut self, patience: Duration) -> Result<Enforcement, Failure> {
         match self.hear(patience) {
-            Ok(Launched::Ready(status)) => Ok(status.enforcement),
-            Ok(Launched::Failed(failure)) => Err(failure),
+            Ok((Launched::Ready(status), fds)) => {
+                self.connects.extend(fds);
+                Ok(status.enforcement)
+            }
+            Ok((Launched::Failed(failure), _)) => Err(failure),
             Ok(_) => Err(Failure::of(Layer::Landlock, "the launcher said something else")),
             Err(e) => Err(Failure::of(Layer::Landlock, format!("the launcher ended at once: {e}"))),
         }
@@ -102,10 +112,10 @@ impl<'a> Launching<'a> {
         }
         let Some(Launcher { channel, .. }) = &self.running else { return Err(step("launch", "there is no launcher")) };
         send(channel, launch, &launcher::descriptors(stdio, progress)).map_err(|e| step("ask the launcher", e))?;
-        self.hear(PATIENCE).map_err(|e| step("hear from the launcher", e))
+        Ok(self.hear(PATIENCE).map_err(|e| step("hear from the launcher", e))?.0)
     }
 
-    fn hear(&self, patience: Duration) -> io::Result<Launched> {
+    fn hear(&self, patience: Duration) -> io::Result<(Launched, Vec<OwnedFd>)> {
         let Some(Launcher { channel, .. }) = &self.running else { return Err(io::ErrorKind::NotConnected.into()) };
         let until = Instant::now() + patience;
         loop {
@@ -118,7 +128,7 @@ impl<'a> Launching<'a> {
                 Err(e) => return Err(e.into()),
             }
         }
-        Ok(recv::<Launched>(channel)?.ok_or(io::ErrorKind::UnexpectedEof)?.0)
+        Ok(recv::<Launched>(channel)?.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
 
     /// Ends the launcher that runs; it is reaped like everybody else.

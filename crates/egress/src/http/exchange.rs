@@ -71,6 +71,9 @@ impl Session {
         in_flight: InFlight,
     ) -> Result<Response<Body>, Box<Refused>> {
         let (mut grant, authority, scheme) = self.place(request)?;
+        if let Err(refusal) = grant.confirm().await {
+            return Err(Refused::granted(grant, refusal));
+        }
         let method = request.method().clone();
         let host = host_field(&authority, scheme);
         let judged = match self.judge(&mut grant, request, asked, &host).await {

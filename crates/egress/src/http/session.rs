@@ -24,6 +24,7 @@ use crate::{
     door::Shared,
     grant::Grant,
     intent,
+    peer::Client,
     record::{self, Asked, Facts},
     rescue::Refusal,
     tunnel::Tunnel,
@@ -39,7 +40,7 @@ pub(super) const PLAIN: &[Speech] = &[Speech::Http1];
 /// Which requests a session serves.
 pub(crate) enum Front {
     /// Requests to the proxy.
-    Proxy,
+    Proxy(Client),
     /// Requests inside a connection that was permitted for one host.
     Host(Box<Inside>),
 }
@@ -66,7 +67,7 @@ impl Inside {
 impl Front {
     pub(crate) fn surface(&self) -> Surface {
         match self {
-            Self::Proxy => Surface::Proxy,
+            Self::Proxy(_) => Surface::Proxy,
             Self::Host(inside) => Surface::Host(inside.authority.clone(), inside.scheme),
         }
     }
@@ -75,6 +76,7 @@ impl Front {
 /// One connection.
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
+    client: Client,
     door: Door,
     /// Where the connection may only go to one host.
     pinned: Option<Pinned>,
@@ -102,20 +104,21 @@ struct Pinned {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, front: Front, link: Link) -> Self {
-        let (door, pinned, offered, failed) = match front {
-            Front::Proxy => (Door::Forward, None, PLAIN, None),
+        let (client, door, pinned, offered, failed) = match front {
+            Front::Proxy(client) => (client, Door::Forward, None, PLAIN, None),
             Front::Host(inside) => {
                 let Inside { grant, authority, scheme, offered, failed } = *inside;
-                let intent = grant.intent().clone();
-                (intent.door, Some(Pinned { intent, authority, scheme }), offered, failed)
+                let (client, intent) = (grant.client().clone(), grant.intent().clone());
+                (client, intent.door, Some(Pinned { intent, authority, scheme }), offered, failed)
             }
         };
-        Self { shared, door, pinned, offered, link, opened: Mutex::default(), failed: Mutex::new(failed) }
+        Self { shared, client, door, pinned, offered, link, opened: Mutex::default(), failed: Mutex::new(failed) }
     }
 
     /// What is known when there is no request to name.
     pub(crate) fn facts(&self, generation: Generation) -> Facts<'_> {
-        Facts { door: self.door, intent: self.pinned.as_ref().map(|p| &p.intent), permit: None, generation }
+        let intent = self.pinned.as_ref().map(|p| &p.intent);
+        Facts { door: self.door, intent, permit: None, client: Some(&self.client), generation }
     }
 
     /// What the last request opened.
@@ -170,7 +173,7 @@ impl Session {
         let door = if connect { Door::Connect } else { self.door };
         let facts = match &grant {
             Some(grant) => grant.facts(),
-            None => Facts { door, intent: intent.as_ref(), permit: None, generation },
+            None => Facts { door, intent: intent.as_ref(), permit: None, client: Some(&self.client), generation },
         };
         self.shared.count_refusal();
         self.shared.audit.emit(record::request_refusal(facts, Some(asked), &refusal));
@@ -191,6 +194,9 @@ impl Session {
         let text = request.uri().authority().map_or("", |a| a.as_str());
         let authority = Authority::parse(text, None).map_err(|e| Refused::early(Violation::from(e)))?;
         let mut grant = self.ask(Door::Connect, authority.clone())?;
+        if let Err(refusal) = grant.confirm().await {
+            return Err(Refused::granted(grant, refusal));
+        }
         let upstream = match self.reach(&mut grant).await.and_then(|upstream| grant.check().map(|()| upstream)) {
             Ok(upstream) => upstream,
             Err(refusal) => return Err(Refused::granted(grant, refusal)),
@@ -210,14 +216,14 @@ impl Session {
 
     fn ask(&self, door: Door, authority: Authority) -> Result<Grant, Box<Refused>> {
         let intent = intent::of(door, authority, &self.shared.pool).map_err(Refused::asked)?;
-        Grant::ask(&self.shared, intent).map_err(Refused::asked)
+        Grant::ask(&self.shared, &self.client, intent).map_err(Refused::asked)
     }
 
     /// Where a request goes, if the policy in force allows a connection to it.
     pub(super) fn place<B>(&self, request: &Request<B>) -> Result<(Grant, Authority, Scheme), Box<Refused>> {
         if let Some(pinned) = &self.pinned {
             pinned.named_by(request)?;
-            let grant = Grant::ask(&self.shared, pinned.intent.clone()).map_err(Refused::asked)?;
+            let grant = Grant::ask(&self.shared, &self.client, pinned.intent.clone()).map_err(Refused::asked)?;
             return Ok((grant, pinned.authority.clone(), pinned.scheme));
         }
         let text = request.uri().authority().map_or("", |a| a.as_str());

@@ -125,7 +125,7 @@ impl World {
             connector: Connector::new(&Roots::none().with_pem(authority.pem().as_bytes()).unwrap()).unwrap(),
         };
         let ca = tls.interceptor.certificate_pem().to_owned();
-        let door = config.build(Deps { policy, audit: audit.clone(), resolver, tls });
+        let door = config.build(Deps { policy, audit: audit.clone(), peers: None, resolver, tls });
         let serving = door.clone();
         runtime.spawn(async move { serving.serve(listeners, std::future::pending()).await.unwrap() });
         Self {

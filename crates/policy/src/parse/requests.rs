@@ -63,9 +63,6 @@ pub(crate) fn requests(
     let (limits, credentials) = (limits(r, trail, fields), credentials(r, trail, fields));
     (found.limits, found.credentials) = (limits, credentials);
     found.callers = fields.get("binaries").and_then(|node| callers(r, &Trail::Key(trail, "binaries"), node));
-    if let (Some((key, _)), Some(_)) = (fields.entry("binaries"), &found.callers) {
-        r.gate(Feature::Binaries, &Trail::Key(trail, "binaries"), key.at, "rules for executables");
-    }
     if let Some(node) = fields.get("encoded_slash") {
         found.encoded_slash = r.flag(&Trail::Key(trail, "encoded_slash"), node).unwrap_or_default();
     }

@@ -17,6 +17,7 @@ use stockade_types::{Enforcement, Generation, Layer, LayerStatus, SandboxId};
 
 use super::FLUSH;
 use crate::{
+    callers,
     config::{Config, Posture},
     error::Error,
     in_force::{self, Secrets},
@@ -158,9 +159,8 @@ impl<'a> Building<'a> {
         let plan = &before.decided.plan;
         let mut sandbox = starting.ready(plan)?;
         sandbox.notes.extend(trust.notes.iter().cloned());
-        let none = Enforcement::Absent("not available yet".to_owned());
-        if plan.require.contains(&Layer::Identity) {
-            sandbox.layers.push(LayerStatus { layer: Layer::Identity, enforcement: none });
+        if let Some(enforcement) = callers::enforcement(&before.decided.plan, &before.decided.filter) {
+            sandbox.layers.push(LayerStatus { layer: Layer::Identity, enforcement });
         }
         sandbox.layers.push(LayerStatus { layer: Layer::Limits, enforcement: limits });
         if let Some(failure) = plan.unmet(&sandbox.layers) {

@@ -40,6 +40,7 @@ impl Serving<'_> {
             config: self.config,
             audit: self.audit.clone(),
             policy: self.policy.clone(),
+            callers: self.callers.clone(),
             started_with: self.decided.policy.clone(),
             uid: self.decided.account.identity.uid,
             layers: self.sandbox.layers.clone(),

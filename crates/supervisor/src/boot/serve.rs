@@ -18,6 +18,7 @@ use super::{
     isolate::{Building, Isolated, Prepared},
 };
 use crate::{
+    callers::Callers,
     config::{Config, Voice},
     error::Error,
     in_force::Secrets,
@@ -44,6 +45,7 @@ pub(super) struct Serving<'a> {
     pub(super) policy: watch::Sender<Arc<InForce>>,
     /// Goes to whoever reloads the policy.
     pub(super) secrets: Option<Secrets>,
+    pub(super) callers: Callers,
     pub(super) refusals: Option<Refusals>,
     pub(super) signals: nix::sys::signal::SigSet,
     /// Everything that can happen while the command runs arrives here.
@@ -92,13 +94,15 @@ impl<'a> Building<'a> {
         engine.signals.thread_unblock().map_err(|e| Error::io("unblock signals")(e.into()))?;
         let isolated = self.ready().inspect_err(|e| not_ready(&engine, e))?;
         engine.signals.thread_block().map_err(|e| Error::io("block signals")(e.into()))?;
-        let Isolated { before: Prepared { config, decided, .. }, mut sandbox, cgroup, policy, trust, secrets } =
+        let Isolated { before: Prepared { config, mut decided, .. }, mut sandbox, cgroup, policy, trust, secrets } =
             isolated;
         let Engine { signals, runtime, audit, writer, summary, head, learned, resolver } = engine;
         let (policy, reader) = watch::channel(policy);
         let (open, closed) = tokio::sync::oneshot::channel::<()>();
         let tls = Tls { interceptor: trust.interceptor, connector: trust.connector };
-        let deps = Deps { policy: reader.clone(), audit: audit.clone(), resolver, tls };
+        let callers = Callers::start(&mut sandbox)?;
+        decided.notices.extend(callers.pin(&policy.borrow())?);
+        let deps = Deps { peers: callers.peers(), policy: reader.clone(), audit: audit.clone(), resolver, tls };
         let listeners = Listeners {
             proxy: sandbox.sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
             transparent: std::mem::take(&mut sandbox.sockets.transparent),
@@ -131,6 +135,7 @@ impl<'a> Building<'a> {
             learned,
             policy,
             secrets: Some(secrets),
+            callers,
             refusals,
             signals,
             events: Some((events, inbox)),

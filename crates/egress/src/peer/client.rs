@@ -1,0 +1,84 @@
+//! One accepted connection's client: found when it is accepted, then kept as long as the connection.
+
+use std::sync::Arc;
+
+use stockade_policy::{Caller, Intent, Snapshot};
+use tokio::net::TcpStream;
+
+use super::{Evidence, IdentityError, Peers};
+
+/// The client. Cheap to clone; all clones are the same client.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` where nobody asks.
+    peers: Option<Arc<Peers>>,
+    found: Result<Evidence, IdentityError>,
+}
+
+impl Client {
+    /// The client of a connection that was just accepted. Without `peers` nothing is looked up.
+    #[must_use]
+    pub fn of(stream: &TcpStream, peers: Option<&Arc<Peers>>) -> Self {
+        let unasked = IdentityError::Unresolved("the policy named no programs when it was opened: connect again");
+        let found = peers.map_or(Err(unasked), |peers| peers.find(stream));
+        Self(Arc::new(Inner { peers: peers.cloned(), found }))
+    }
+
+    /// What was found out about it.
+    ///
+    /// # Errors
+    /// Why it is not known who it is.
+    pub fn evidence(&self) -> Result<&Evidence, IdentityError> {
+        self.find().map(|(_, evidence)| evidence)
+    }
+
+    fn find(&self) -> Result<(&Peers, &Evidence), IdentityError> {
+        match (&self.0.peers, &self.0.found) {
+            (Some(peers), Ok(evidence)) => Ok((peers, evidence)),
+            (_, Err(error)) => Err(*error),
+            (None, Ok(_)) => Err(IdentityError::Unresolved("nobody looked")),
+        }
+    }
+
+    /// What events say of it.
+    pub(crate) fn process(&self) -> Option<stockade_audit::Process> {
+        let (peers, evidence) = self.find().ok()?;
+        Some(peers.process(evidence))
+    }
+
+    /// The intent with its asker in the words of `snapshot`: nobody where the policy names no programs, or nobody
+    /// could be found.
+    pub(crate) fn asking(&self, intent: &Intent, snapshot: &Snapshot) -> Intent {
+        Intent { caller: self.caller(snapshot).map(Arc::new), ..intent.clone() }
+    }
+
+    fn caller(&self, snapshot: &Snapshot) -> Option<Caller> {
+        if snapshot.binaries().is_empty() {
+            return None;
+        }
+        let (peers, evidence) = self.find().ok()?;
+        Some(peers.caller(evidence, snapshot.generation()))
+    }
+
+    /// Whether the connection is still its opener's, and nobody else's: before each request where a rule names
+    /// programs.
+    ///
+    /// # Errors
+    /// What is not so any more.
+    pub async fn recheck(&self) -> Result<(), IdentityError> {
+        let (peers, evidence) = self.find()?;
+        peers.recheck(evidence).await
+    }
+
+    /// Waits until [`recheck`](Self::recheck) fails, looking again from time to time: for connections without
+    /// requests.
+    pub(crate) async fn lost(&self) -> IdentityError {
+        match self.find() {
+            Ok((peers, evidence)) => peers.lost(evidence).await,
+            Err(error) => error,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A process of the sandbox as seen from outside: a handle that never names another one, and what it runs.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::Stat,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use stockade_sys::notify;
+
+/// Which file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FileId {
+    dev: u64,
+    ino: u64,
+}
+
+/// Which file, and whether it was touched: equal states mean equal contents, because no program of the sandbox can set
+/// the change time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileState {
+    pub(super) id: FileId,
+    size: i64,
+    changed: (i64, i64),
+    modified: (i64, i64),
+}
+
+impl FileState {
+    /// What is no file.
+    pub(super) const NONE: Self = Self { id: FileId { dev: 0, ino: 0 }, size: -1, changed: (0, 0), modified: (0, 0) };
+
+    pub(super) fn of(stat: &Stat) -> Self {
+        #[allow(clippy::unnecessary_cast, reason = "the widths of these fields differ between architectures")]
+        Self {
+            id: FileId { dev: stat.st_dev as u64, ino: stat.st_ino as u64 },
+            size: stat.st_size as i64,
+            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        }
+    }
+}
+
+/// A process.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// In the supervisor's pid namespace.
+    pub(super) pid: u32,
+    /// Keeps its meaning when the pid is given to another process.
+    handle: OwnedFd,
+}
+
+impl Process {
+    /// The process that `pid` names now.
+    pub(super) fn open(pid: u32) -> io::Result<Self> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { pid, handle: pidfd_open(raw, PidfdFlags::empty())? })
+    }
+
+    /// The process that a thread belongs to.
+    pub(super) fn of_thread(tid: u32) -> io::Result<Self> {
+        Self::open(tid).or_else(|_| Self::open(status(tid, "Tgid:")?))
+    }
+
+    /// Whether it has not ended. What was read of its `/proc` entries before this call was its own, because a pid is
+    /// given away only after that.
+    pub(super) fn alive(&self) -> bool {
+        let mut fds = [PollFd::new(&self.handle, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+    }
+
+    /// What it runs.
+    pub(super) fn exe(&self) -> io::Result<FileState> {
+        exe(self.pid)
+    }
+
+    /// The path of what it runs, as inside. Evidence: the file is what counts.
+    pub(super) fn path(&self) -> String {
+        fs::read_link(format!("/proc/{}/exe", self.pid))
+            .map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned())
+    }
+
+    /// Whether descriptor `fd` of it is the socket with this inode.
+    pub(super) fn has(&self, fd: i32, inode: u32) -> bool {
+        socket(self.pid, fd) == Some(inode)
+    }
+
+    /// Whether any of its descriptors is the socket.
+    pub(super) fn holds(&self, inode: u32) -> bool {
+        let wanted = link(inode);
+        let Ok(dir) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return false };
+        dir.filter_map(Result::ok)
+            .any(|e| fs::read_link(e.path()).is_ok_and(|l| l.as_os_str().as_encoded_bytes() == wanted.as_bytes()))
+    }
+
+    /// The pid of its parent.
+    pub(super) fn parent(&self) -> io::Result<u32> {
+        notify::parent(self.handle.as_fd()).or_else(|_| status(self.pid, "PPid:"))
+    }
+
+    /// Its pid inside the sandbox.
+    pub(super) fn inside(&self) -> io::Result<u32> {
+        status(self.pid, "NSpid:")
+    }
+}
+
+/// What the process of a thread runs.
+pub(super) fn exe(tid: u32) -> io::Result<FileState> {
+    Ok(FileState::of(&rustix::fs::stat(format!("/proc/{tid}/exe"))?))
+}
+
+/// The inode of the socket behind a descriptor.
+pub(super) fn socket(tid: u32, fd: i32) -> Option<u32> {
+    let mut buffer = [0; 32];
+    let len = rustix::fs::readlinkat_raw(rustix::fs::CWD, format!("/proc/{tid}/fd/{fd}"), &mut buffer[..]).ok()?;
+    inode(buffer.get(..len)?)
+}
+
+/// The inode in the text of a link to a socket.
+pub(super) fn inode(link: &[u8]) -> Option<u32> {
+    let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn link(inode: u32) -> String {
+    format!("socket:[{inode}]")
+}
+
+/// The last number of a line in `/proc/PID/status`: of `NSpid:`, the pid in the innermost namespace.
+fn status(pid: u32, line: &str) -> io::Result<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let found = text.lines().find_map(|l| l.strip_prefix(line)?.split_ascii_whitespace().next_back()?.parse().ok());
+    found.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
