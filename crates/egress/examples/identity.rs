@@ -8,6 +8,7 @@
 //! without its report, finding the opener (with executable, ancestors and descriptor), looking at it again before a
 //! request, and one survey of all descriptors.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a tool that measures; there is nobody to report to")]
 
 use std::{

@@ -30,14 +30,14 @@ async fn world() -> World {
     let target = door.local_addr().unwrap();
     door.set_nonblocking(true).unwrap();
     let (made, listener) = mpsc::channel();
-    let (order, orders) = mpsc::channel();
+    let (order, orders) = mpsc::channel::<Option<SocketAddr>>();
     let (done, connected) = mpsc::channel();
     thread::spawn(move || {
         rustix::thread::set_no_new_privs(true).unwrap();
         made.send(notify::report_connects().unwrap()).unwrap();
         while let Ok(own) = orders.recv() {
             let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).unwrap();
-            own.iter().for_each(|own: &SocketAddr| net::bind(&socket, own).unwrap());
+            own.iter().for_each(|own| net::bind(&socket, own).unwrap());
             net::connect(&socket, &target).unwrap();
             done.send(StdStream::from(socket)).unwrap();
         }
