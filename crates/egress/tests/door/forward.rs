@@ -175,6 +175,41 @@ fn nothing_behind_an_upgrade_passes_before_the_origin_accepts_it() {
     });
 }
 
+/// A text frame of a client (RFC 6455, section 5.2); the mask is zero, so the payload is readable.
+fn text_frame(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    assert!(length < 126);
+    [&[0x81, 0x80 | length, 0, 0, 0, 0][..], text.as_bytes()].concat()
+}
+
+#[test]
+fn messages_of_a_websocket_are_judged_one_by_one() {
+    World::run(|world| {
+        world.names.host("rpc.test", "192.0.2.10");
+        world.reload(
+            "{version: 1, network: {endpoints: {rpc: {hosts: [rpc.test], ports: [80], protocol: jsonrpc, \
+             private_addresses: [192.0.2.0/24], allow: [{methods: ['get*']}]}}}}",
+        );
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        let upstream = answering("192.0.2.10", format!("{head}Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"));
+        let mut client = world.client();
+        client.send(SOCKET.replace("allowed.test", "rpc.test"));
+        assert_eq!(client.answer().status, 101);
+        let call = |method: &str| text_frame(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#));
+        let allowed = call("getBlock");
+        client.send(&allowed[..9]);
+        client.send(&allowed[9..]);
+        assert_eq!(client.read(allowed.len()).len(), allowed.len(), "one frame, masked anew, and echoed");
+        let before = upstream.counters.bytes();
+        client.send(call("sendAll"));
+        let (told, _) = client.rest();
+        assert_eq!(told.get(..4).map(|b| (b[0], u16::from_be_bytes([b[2], b[3]]))), Some((0x88, 1008)), "{told:?}");
+        assert!(String::from_utf8_lossy(&told).contains("l7"), "{told:?}");
+        world.one_refusal(Reason::L7);
+        assert_eq!(upstream.counters.bytes(), before, "nothing of it went up");
+    });
+}
+
 #[test]
 fn redirects_are_the_clients_to_follow_and_each_step_is_judged() {
     World::run(|world| {
