@@ -159,13 +159,13 @@ async fn one(accepted: &tokio::net::TcpStream, peers: &Arc<Peers>, row: &mut Row
     client.evidence().unwrap();
     row.who.push(micros(began));
     let began = Instant::now();
-    client.recheck().await.unwrap();
+    client.recheck(None).await.unwrap();
     row.again.push(micros(began));
     if survey {
         // By now the connect no longer speaks for itself.
         tokio::time::sleep(Duration::from_millis(30)).await;
         let began = Instant::now();
-        client.recheck().await.unwrap();
+        client.recheck(None).await.unwrap();
         row.survey.push(micros(began));
     }
 }

@@ -150,19 +150,20 @@ impl Grant {
     /// Whether whom the grant was given to is still there and alone, where its endpoint names programs: before each
     /// request.
     pub(crate) async fn confirm(&self) -> Result<(), Refusal> {
-        match self.permit.terms().callers {
-            Some(_) => self.client.recheck().await.map_err(Refusal::Identity),
+        match &self.permit.terms().callers {
+            Some(callers) => self.client.recheck(Some((&self.snapshot, callers))).await.map_err(Refusal::Identity),
             None => Ok(()),
         }
     }
 
     /// Waits until the policy no longer gives what this grant has, or it is not the same who has it.
     pub(crate) async fn lost(&mut self) -> Refusal {
-        let (client, named) = (self.client.clone(), self.permit.terms().callers.is_some());
+        let (client, snapshot) = (self.client.clone(), Arc::clone(&self.snapshot));
+        let callers = self.permit.terms().callers.clone();
         let changed = async {
-            match named {
-                true => Refusal::Identity(client.lost().await),
-                false => std::future::pending().await,
+            match &callers {
+                Some(callers) => Refusal::Identity(client.lost(&snapshot, callers).await),
+                None => std::future::pending().await,
             }
         };
         tokio::select! {

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stockade_policy::{Ancestor, Caller, Snapshot};
+use stockade_policy::{Ancestor, Caller, Callers, Snapshot};
 use stockade_sys::socket::{Diag, Owner, Transport};
 use stockade_types::{Generation, Reason};
 use tokio::net::TcpStream;
@@ -30,7 +30,7 @@ pub use self::pins::{PinError, Pins};
 use self::{
     claims::{Claim, Claimed, Claims},
     pins::Pin,
-    process::{FileState, Process},
+    process::{FileId, FileState, Process},
     survey::{Holder, Surveyor, Watch},
 };
 
@@ -276,25 +276,39 @@ impl Peers {
         }
     }
 
-    /// Whether the connection is still its opener's, and nobody else's.
-    async fn recheck(&self, evidence: &Evidence) -> Result<(), IdentityError> {
+    /// The files that an endpoint lets hold its connections, as pinned for one policy.
+    fn allowed(&self, snapshot: &Snapshot, callers: &Callers) -> Vec<FileId> {
+        let pins = lock(&self.pins).iter().find(|(g, _)| *g == snapshot.generation()).map(|(_, p)| Arc::clone(p));
+        let ids = (0..).zip(snapshot.binaries()).filter(|(_, binary)| callers.binaries.contains(binary));
+        let ids: Vec<u32> = ids.map(|(id, _)| id).collect();
+        pins.map_or_else(Vec::new, |pins| pins.files(&ids))
+    }
+
+    /// Whether the connection is still its opener's, and of no program that `allowed` leaves out: a helper that the
+    /// opener starts inherits it.
+    async fn recheck(&self, evidence: &Evidence, allowed: &[FileId]) -> Result<(), IdentityError> {
         unchanged(evidence)?;
         let holders = match self.surveyor.holders(&evidence.watch, evidence.connected).await {
             Ok(None) => return Ok(()),
             Ok(Some(holders)) => holders,
             Err(_) => return Err(IdentityError::Unresolved("the programs inside have too many files open to look at")),
         };
-        match holders.into_iter().collect::<Vec<_>>().as_slice() {
-            [Holder::Runs(exe)] if *exe == evidence.exe.id => unchanged(evidence),
-            [] => Err(IdentityError::Unresolved("nobody holds its socket")),
-            [..] => Err(IdentityError::Ambiguous),
+        let opener = Holder::Runs(evidence.exe.id);
+        let may = |holder: &Holder| match holder {
+            Holder::Runs(exe) => *exe == evidence.exe.id || allowed.contains(exe),
+            Holder::Hidden => false,
+        };
+        match (holders.contains(&opener), holders.iter().all(may)) {
+            (true, true) => unchanged(evidence),
+            (_, false) => Err(IdentityError::Ambiguous),
+            (false, true) => Err(IdentityError::Unresolved("its opener does not hold its socket")),
         }
     }
 
-    async fn lost(&self, evidence: &Evidence) -> IdentityError {
+    async fn lost(&self, evidence: &Evidence, allowed: &[FileId]) -> IdentityError {
         tokio::time::sleep(FIRST_LOOK).await;
         loop {
-            if let Err(error) = self.recheck(evidence).await {
+            if let Err(error) = self.recheck(evidence, allowed).await {
                 return error;
             }
             tokio::time::sleep(LOOK_AGAIN).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stockade_policy::{Caller, Intent, Snapshot};
+use stockade_policy::{Caller, Callers, Intent, Snapshot};
 use tokio::net::TcpStream;
 
 use super::{Evidence, IdentityError, Peers};
@@ -63,21 +63,22 @@ impl Client {
         Some(peers.caller(evidence, snapshot.generation()))
     }
 
-    /// Whether the connection is still its opener's, and nobody else's: before each request where a rule names
-    /// programs.
+    /// Whether the connection is still its opener's, and of no program that the endpoint does not name: before each
+    /// request.
     ///
     /// # Errors
     /// What is not so any more.
-    pub async fn recheck(&self) -> Result<(), IdentityError> {
+    pub async fn recheck(&self, named: Option<(&Snapshot, &Callers)>) -> Result<(), IdentityError> {
         let (peers, evidence) = self.find()?;
-        peers.recheck(evidence).await
+        let allowed = named.map_or_else(Vec::new, |(snapshot, callers)| peers.allowed(snapshot, callers));
+        peers.recheck(evidence, &allowed).await
     }
 
     /// Waits until [`recheck`](Self::recheck) fails, looking again from time to time: for connections without
     /// requests.
-    pub(crate) async fn lost(&self) -> IdentityError {
+    pub(crate) async fn lost(&self, snapshot: &Snapshot, callers: &Callers) -> IdentityError {
         match self.find() {
-            Ok((peers, evidence)) => peers.lost(evidence).await,
+            Ok((peers, evidence)) => peers.lost(evidence, &peers.allowed(snapshot, callers)).await,
             Err(error) => error,
         }
     }

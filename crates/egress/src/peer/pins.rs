@@ -111,6 +111,12 @@ impl Pins {
         &self.notices
     }
 
+    /// The files of these places in the policy's table.
+    pub(super) fn files(&self, ids: &[u32]) -> Vec<FileId> {
+        let named = |pins: &Vec<Pin>| pins.iter().any(|pin| ids.contains(&pin.id));
+        self.by_file.iter().filter(|(_, pins)| named(pins)).map(|(file, _)| *file).collect()
+    }
+
     /// What the policy calls this executable, if it was not touched since.
     pub(super) fn named<'p>(&'p self, exe: &'p FileState) -> impl Iterator<Item = &'p Pin> {
         self.by_file.get(&exe.id).into_iter().flatten().filter(move |pin| pin.state == *exe)

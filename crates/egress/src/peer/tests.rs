@@ -77,14 +77,14 @@ async fn the_opener_is_known_and_known_again() {
     assert_eq!(evidence.pid(), std::process::id());
     assert_eq!(evidence.path(), std::env::current_exe().unwrap().to_str().unwrap());
     assert_eq!(evidence.above.as_ref().map(Vec::len), Some(0), "{evidence:?}");
-    world.peers.recheck(&evidence).await.unwrap();
+    world.peers.recheck(&evidence, &[]).await.unwrap();
     assert_eq!(world.who(&accepted).unwrap_err().reason(), Reason::IdentityUnresolved, "a claim is used once");
     // Under another number it is the same socket.
     let moved = client.try_clone().unwrap();
     drop(client);
-    world.peers.recheck(&evidence).await.unwrap();
+    world.peers.recheck(&evidence, &[]).await.unwrap();
     drop(moved);
-    let error = world.peers.recheck(&evidence).await.unwrap_err();
+    let error = world.peers.recheck(&evidence, &[]).await.unwrap_err();
     assert_eq!(error.reason(), Reason::IdentityUnresolved);
 }
 
@@ -118,9 +118,11 @@ async fn a_second_executable_makes_it_ambiguous() {
     assert!(client.as_raw_fd() > 2);
     let stdin: std::os::fd::OwnedFd = client.try_clone().unwrap().into();
     let mut other = Command::new("/bin/sleep").arg("60").stdin(Stdio::from(stdin)).spawn().unwrap();
-    let lost = tokio::time::timeout(Duration::from_secs(30), world.peers.lost(&evidence)).await.unwrap();
+    let lost = tokio::time::timeout(Duration::from_secs(30), world.peers.lost(&evidence, &[])).await.unwrap();
     assert_eq!(lost, IdentityError::Ambiguous);
-    assert_eq!(world.peers.recheck(&evidence).await, Err(IdentityError::Ambiguous));
+    assert_eq!(world.peers.recheck(&evidence, &[]).await, Err(IdentityError::Ambiguous));
+    let sleep = FileState::of(&rustix::fs::stat("/bin/sleep").unwrap()).id;
+    world.peers.recheck(&evidence, &[sleep]).await.expect("a helper that the endpoint names too");
     other.kill().unwrap();
     other.wait().unwrap();
 }
