@@ -51,13 +51,17 @@ fn the_bundle_can_be_read_and_not_changed() {
 #[test]
 fn no_key_is_to_be_found_inside() {
     for mode in Mode::available() {
-        let script = "grep -rlE 'PRIVATE KEY' /run /tmp /var/tmp /dev/shm /proc/self/environ . 2>/dev/null
+        // What is there to be found is found: the control of the search.
+        let script = "search() { grep -rlE -- \"$1\" /run /tmp /var/tmp /dev/shm /proc/self/environ . 2>/dev/null; }
+            search 'BEGIN CERTIFICATE' | sort -u
+            search 'PRIVATE KEY'
             env | grep -i 'private key'
             ls /proc/1/fd /proc/1/environ /proc/1/mem >/dev/null 2>&1; cat /proc/1/environ 2>/dev/null
             head -c 10 /proc/1/mem 2>/dev/null
             echo searched";
         let run = Stockade::new(*mode).sh(script);
-        assert_eq!(run.text(), "searched\n", "{mode:?} {run:?}");
+        let control = ["bundle.pem", "ca.pem"].map(|file| format!("{DIRECTORY}/{file}\n")).concat();
+        assert_eq!(run.text(), format!("{control}searched\n"), "{mode:?} {run:?}");
     }
 }
 
