@@ -3,6 +3,7 @@
 mod arrows;
 mod catalogue;
 mod cli_table;
+mod clients;
 mod policies;
 mod roots;
 mod sizes;
@@ -51,6 +52,7 @@ const RULES: &[(&str, Rule)] = &[
     ("status", status::check),
     ("catalogue", catalogue::check),
     ("command table", cli_table::check),
+    ("client table", clients::check),
 ];
 
 /// Runs every rule on the checkout that this program was built from.
@@ -72,6 +74,17 @@ pub(crate) fn run() -> ExitCode {
     }
     println!("tidy: {errors} errors; {}", catalogue::summary(&sources));
     if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Writes the table of clients into its page.
+pub(crate) fn write_clients() -> ExitCode {
+    match clients::write(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("clients: {e}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The line (counted from 1) of the first occurrence of `needle`, or 1.
