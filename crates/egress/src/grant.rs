@@ -132,6 +132,16 @@ impl Grant {
         if !self.policy.has_changed().unwrap_or(false) {
             return Ok(());
         }
+        let renewed = self.renew();
+        if renewed.is_err() {
+            // What was lost stays lost for whoever asks again.
+            self.policy.mark_changed();
+        }
+        renewed
+    }
+
+    /// Takes the policy in force in place of the one that gave the permit.
+    fn renew(&mut self) -> Result<(), Refusal> {
         let snapshot = Arc::clone(&self.policy.borrow_and_update());
         let permit = match snapshot.authorize(&self.client.asking(&self.intent, &snapshot)) {
             Verdict::Allow(permit) => permit,
@@ -140,7 +150,14 @@ impl Grant {
         let (old, new) = (self.permit.terms(), permit.terms());
         let narrowed = (old.protocol, old.tls) != (new.protocol, new.tls);
         let moved = self.addr.is_some_and(|a| !destination::may_stay(a, &permit, &self.config));
-        if narrowed || moved {
+        // Nothing that was made with the old ones may be sent any more.
+        let names = &new.credentials;
+        let agree = || match (&self.snapshot.credentials, &snapshot.credentials) {
+            (Some(had), Some(have)) => had.agree(have, names),
+            _ => false,
+        };
+        let redressed = old.credentials != *names || !(names.is_empty() || agree());
+        if narrowed || moved || redressed {
             return Err(Refusal::Stale(Box::new(changed_terms(&permit))));
         }
         (self.permit, self.snapshot) = (permit, snapshot);
@@ -203,7 +220,7 @@ fn changed_terms(permit: &Permit) -> Denial {
     Denial {
         reason: Reason::StaleGeneration,
         rule: format!("network.endpoints.{}", permit.terms().endpoint),
-        detail: "the endpoint's protocol, tls or private_addresses changed; connect again".into(),
+        detail: "the endpoint's protocol, tls, credentials or private_addresses changed; connect again".into(),
         suggestion: None,
         generation: permit.generation(),
     }

@@ -53,6 +53,26 @@ struct Part {
     placeholder: Arc<str>,
 }
 
+/// Where the value of a credential that is in use can be asked for again.
+#[derive(Debug)]
+pub(crate) struct Source {
+    backends: Arc<Backends>,
+    store: Store,
+}
+
+impl Source {
+    /// Whether `value` is what it was when it was first fetched.
+    pub(crate) fn still(&self, credential: &str, value: &Secret) -> Result<(), Refusal> {
+        let unresolved = |source| Refusal::Unresolved { credential: credential.to_owned(), source };
+        let now = fetch(&self.backends, &self.store).map_err(unresolved)?;
+        if now.expose() == value.expose() {
+            Ok(())
+        } else {
+            Err(Refusal::Rotated { credential: credential.to_owned() })
+        }
+    }
+}
+
 /// A credential of the endpoint that a request goes to, with its value.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound<'a> {
@@ -187,6 +207,22 @@ impl Credentials {
             placeholder: Arc::clone(&part.placeholder),
         };
         parts.into_iter().flatten().zip(values).map(known).collect()
+    }
+
+    /// Where a credential's value comes from.
+    pub(crate) fn source(&self, bound: &Bound<'_>) -> Option<Source> {
+        let part = self.entries.get(bound.name)?.parts.first()?;
+        Some(Source { backends: Arc::clone(&self.backends), store: part.source.clone() })
+    }
+
+    /// Whether these credentials are the same in `other`: their places and sources, not their present values.
+    #[must_use]
+    pub fn agree(&self, other: &Self, names: &[String]) -> bool {
+        let of = |all: &Self, name: &String| {
+            let entry = all.entries.get(name)?;
+            Some((entry.inject.clone(), entry.parts.iter().map(|p| p.source.clone()).collect::<Vec<_>>()))
+        };
+        names.iter().all(|name| of(self, name) == of(other, name))
     }
 
     /// The names of all.

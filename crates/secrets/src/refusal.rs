@@ -87,6 +87,12 @@ pub enum Refusal {
         /// Which.
         credential: String,
     },
+    /// Another value than the one that the connection was opened with.
+    #[error("credential {credential} was rotated since this connection was opened; open it again")]
+    Rotated {
+        /// Which.
+        credential: String,
+    },
     /// There is no value.
     #[error("credential {credential} has no value: {source}")]
     Unresolved {
@@ -132,7 +138,9 @@ impl Refusal {
         match self {
             Self::Scope { .. } | Self::Unverified => Reason::CredScope,
             Self::Surface { .. } | Self::Body(_) | Self::Twice(_) => Reason::CredSurface,
-            Self::Forged { .. } | Self::Detached { .. } | Self::Unresolved { .. } => Reason::CredUnresolved,
+            Self::Forged { .. } | Self::Detached { .. } | Self::Rotated { .. } | Self::Unresolved { .. } => {
+                Reason::CredUnresolved
+            }
             Self::Invalid { .. } => Reason::CredInvalid,
             Self::Foreign { .. } | Self::Sigv4(SignError::Foreign) => Reason::ForeignCredential,
             Self::Coded(_) => Reason::Uninspectable,

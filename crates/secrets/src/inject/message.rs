@@ -7,7 +7,7 @@ use stockade_policy::Inject;
 
 use super::body::{Document, Field, MAX_BODY, Refuse};
 use crate::{
-    credentials::{Bound, Credentials},
+    credentials::{Bound, Credentials, Source},
     refusal::{Place, Refusal},
 };
 
@@ -15,13 +15,17 @@ use crate::{
 #[derive(Debug)]
 pub struct Messages {
     refuse: Refuse,
-    fields: Vec<Field>,
+    /// With where the value came from: a connection outlives it.
+    fields: Vec<(Field, Source)>,
 }
 
 impl Messages {
     pub(super) fn new(credentials: &Credentials, bound: &[Bound<'_>], attached: &Arc<[String]>) -> Self {
         let field = |bound: &Bound<'_>| match bound.inject {
-            Inject::Json { pointer } => Some(Field::new(bound, Document::Json { pointer: pointer.clone() })),
+            Inject::Json { pointer } => {
+                let field = Field::new(bound, Document::Json { pointer: pointer.clone() });
+                Some((field, credentials.source(bound)?))
+            }
             _ => None,
         };
         Self { refuse: Refuse::new(credentials, attached), fields: bound.iter().filter_map(field).collect() }
@@ -29,9 +33,10 @@ impl Messages {
 
     /// The text to send.
     pub fn text<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, Refusal> {
-        for field in self.fields.iter().filter(|_| text.len() <= MAX_BODY) {
+        for (field, source) in self.fields.iter().filter(|_| text.len() <= MAX_BODY) {
             match field.put(text.as_bytes(), &self.refuse, &Place::Message) {
                 Ok(Some(bytes)) => {
+                    source.still(&field.credential, &field.value)?;
                     let text = String::from_utf8(bytes.into()).map_err(|_| Refusal::Body("JSON"))?;
                     return Ok(Cow::Owned(text));
                 }

@@ -512,3 +512,13 @@ fn nothing_shows_a_value() {
     let shown = format!("{:?} {passage:?} {secret:?}", bench.credentials);
     assert!(!shown.contains("canary"), "{shown}");
 }
+
+#[test]
+fn credentials_agree_while_place_and_source_stay() {
+    let one = Bench::new(&[BEARER, KEY]);
+    let agree =
+        |other: &[(&str, &str)], name: &str| one.credentials.agree(&Bench::new(other).credentials, &[name.to_owned()]);
+    assert!(agree(&[BEARER], "a"));
+    assert!(!agree(&[BEARER], "b"), "detached");
+    assert!(!agree(&[("a", "query key")], "a"), "another place");
+}
