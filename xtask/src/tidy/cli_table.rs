@@ -1,6 +1,6 @@
 //! The command table of `docs/cli.md` is the program's own list of commands.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
 use super::Finding;
 use crate::sources::Sources;
@@ -15,10 +15,18 @@ pub(super) fn check(sources: &Sources) -> Vec<Finding> {
         Ok(text) => text,
         Err(e) => return vec![Finding::error(FILE, 1, e.to_string())],
     };
+    // The whole workspace, as everything else builds it: a package alone has other features and is compiled anew.
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--workspace", "--bins"])
+        .current_dir(sources.root())
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        return vec![Finding::error(FILE, 1, "the program cannot be built".to_owned())];
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| sources.root().join("target"), PathBuf::from);
+    let program = target.join("debug/stockade");
     let help = |words: &[String]| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["run", "--quiet", "--package", "stockade-cli", "--bin", "stockade", "--"]);
-        let out = cargo.args(words).arg("--help").current_dir(sources.root()).output().map_err(|e| e.to_string())?;
+        let out = Command::new(&program).args(words).arg("--help").output().map_err(|e| e.to_string())?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         if out.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
     };
