@@ -218,6 +218,14 @@ impl Connection {
         &mut self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, (UpstreamError, Option<Box<Request<Outgoing>>>)> {
+        let response = self.exchange(request).await?;
+        if frames_twice(&response) { Err((UpstreamError::Framing, None)) } else { Ok(response) }
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, (UpstreamError, Option<Box<Request<Outgoing>>>)> {
         let request = self.address(request);
         let failed = |error: &hyper::Error, back: Option<Request<Outgoing>>| {
             (UpstreamError::of(error), back.map(|r| Box::new(unaddress(r))))
@@ -259,6 +267,15 @@ impl Connection {
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         request
     }
+}
+
+/// Whether another reader could find another end of the body than hyper did: two kinds of length, or a transfer coding
+/// besides `chunked`, which would also reach the client undone and without its name.
+fn frames_twice<B>(response: &Response<B>) -> bool {
+    let (headers, coding) = (response.headers(), header::TRANSFER_ENCODING);
+    let mut codings = headers.get_all(&coding).iter();
+    let only = codings.next().is_none_or(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none();
+    !only || headers.contains_key(coding) && headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// Takes the form of a protocol from a request that came back.

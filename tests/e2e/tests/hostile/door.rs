@@ -308,7 +308,12 @@ fn a_hostile_origin_is_cut_off() {
         (
             "both",
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nhello".to_vec(),
-            false,
+            true,
+        ),
+        (
+            "two-codings",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec(),
+            true,
         ),
         ("no-content", b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello".to_vec(), false),
         ("not-modified", b"HTTP/1.1 304 Not Modified\r\n\r\nsmuggled HTTP/1.1 200 OK\r\n\r\n".to_vec(), false),

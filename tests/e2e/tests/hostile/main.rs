@@ -3,11 +3,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod calls;
 mod door;
 mod files;
 mod flood;
 mod net;
+mod outsiders;
 mod policy;
 mod process;
 mod screen;
 mod start;
+mod tunnel;
