@@ -16,14 +16,14 @@ use stockade_testkit::{
 };
 
 /// The value that only the origin may see, of a GitHub token's shape.
-pub const CANARY: &str = "ghp_cAnArY0f7Hq2LmVt9ZxWb4KdRs1EyUpJgN3Q";
+pub(crate) const CANARY: &str = "ghp_cAnArY0f7Hq2LmVt9ZxWb4KdRs1EyUpJgN3Q";
 /// What takes its place in the source after a rotation.
-pub const ROTATED: &str = "ghp_rOtAtEd5s8TgYh2KpWqLzXvBnMa6Cd4Fj7UeR";
+pub(crate) const ROTATED: &str = "ghp_rOtAtEd5s8TgYh2KpWqLzXvBnMa6Cd4Fj7UeR";
 /// The value of the other provider.
-pub const KEY: &str = "sk-oThErKeY3vNbQwErTyUiOpLkJhGfDsAzXcVbNm9";
+pub(crate) const KEY: &str = "sk-oThErKeY3vNbQwErTyUiOpLkJhGfDsAzXcVbNm9";
 
 /// `github` belongs to api.test:8443, `key` to other.test:8443; free.test has none.
-pub const POLICY: &str = r#"
+pub(crate) const POLICY: &str = r#"
 version: 1
 network:
   endpoints:
@@ -58,21 +58,21 @@ percent() { od -An -v -tx1 | tr -d '\n' | tr ' ' '%'; }
 "#;
 
 /// What a script's case came to: the status, and the reason in the body.
-pub type Answers = BTreeMap<String, (u16, String)>;
+pub(crate) type Answers = BTreeMap<String, (u16, String)>;
 
-pub struct World {
+pub(crate) struct World {
     /// All names on port 8443.
-    pub origin: Https,
+    pub(crate) origin: Https,
     /// api.test on port 9443.
-    pub aside: Https,
+    pub(crate) aside: Https,
     /// api.test on port 80.
-    pub plain: Http,
-    pub authority: Authority,
+    pub(crate) plain: Http,
+    pub(crate) authority: Authority,
     ca: PathBuf,
 }
 
 impl World {
-    pub fn start(outer: &Outer) -> Self {
+    pub(crate) fn start(outer: &Outer) -> Self {
         let names = ["api.test", "other.test", "free.test", "spoilt.test", "gone.test"];
         let addr = "192.0.2.10".parse().unwrap();
         let mut hosts = names.map(|name| (addr, name)).to_vec();
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// A run with `policy`, and the sources that it names.
-    pub fn stockade(&self, mode: Mode, policy: &str) -> Stockade {
+    pub(crate) fn stockade(&self, mode: Mode, policy: &str) -> Stockade {
         let stockade = Stockade::new(mode).policy(policy).env("OTHER_KEY", KEY).arg("--upstream-ca").arg(&self.ca);
         let file = stockade.policy_path();
         fs::write(file.with_file_name("github"), format!("{CANARY}\n")).unwrap();
@@ -102,7 +102,7 @@ impl World {
 
     /// Runs a script in every mode; nothing that it leaves may hold a value.
     #[track_caller]
-    pub fn each(&self, script: &str, check: impl Fn(Mode, &Finished, &Answers, Vec<Request>)) {
+    pub(crate) fn each(&self, script: &str, check: impl Fn(Mode, &Finished, &Answers, Vec<Request>)) {
         for mode in Mode::available() {
             let before = self.origin.requests().len();
             let run = self.stockade(*mode, POLICY).sh(&format!("{PRELUDE}{script}"));
@@ -116,7 +116,7 @@ impl World {
 
     /// As [`Self::each`], for a script all of whose cases but `control` are refused with these reasons.
     #[track_caller]
-    pub fn each_refused(&self, script: &str, want: &[(&str, u16, &str)]) {
+    pub(crate) fn each_refused(&self, script: &str, want: &[(&str, u16, &str)]) {
         self.each(script, |mode, run, answers, arrived| {
             for (case, status, reason) in want {
                 let answer = answers.get(*case).unwrap_or_else(|| panic!("no case {case}: {mode:?} {run:?}"));
@@ -163,7 +163,7 @@ fn answers(run: &Finished) -> Answers {
 
 /// No value, in any encoding, in what a run printed, logged or wrote into its workspace.
 #[track_caller]
-pub fn assert_nowhere(run: &Finished) {
+pub(crate) fn assert_nowhere(run: &Finished) {
     let dir = run.dir.as_ref().unwrap().path();
     let mut all = vec![("stdout".to_owned(), run.stdout.clone()), ("stderr".to_owned(), run.stderr.clone().into())];
     for part in ["log", "work", "home"] {
@@ -218,7 +218,7 @@ fn escaped(text: &str) -> String {
     text.bytes().map(|b| format!("\\u{b:04x}")).collect()
 }
 
-pub fn base64(text: &str) -> String {
+pub(crate) fn base64(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for three in text.as_bytes().chunks(3) {
@@ -232,6 +232,6 @@ pub fn base64(text: &str) -> String {
 }
 
 /// The findings of a run.
-pub fn findings(run: &Finished) -> Vec<&Event> {
+pub(crate) fn findings(run: &Finished) -> Vec<&Event> {
     run.events.iter().filter(|event| event.class() == 2004).collect()
 }
