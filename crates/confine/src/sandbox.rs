@@ -188,12 +188,16 @@ impl Starting {
     /// # Errors
     /// [`StartError::Layer`] naming the layer that cannot be enforced.
     pub fn ready(self, plan: &Plan) -> Result<Sandbox, StartError> {
-        let (layers, notes, counts, fds) =
-            match recv::<Report>(&self.channel).map_err(StartError::io("hear from init"))? {
-                Some((Report::Ready(layers, notes, counts), fds)) => (layers, notes, counts, fds),
-                Some((Report::Failed(failure), _)) => return Err(StartError::Layer(failure)),
-                Some(_) | None => return Err(StartError::Lost),
-            };
+        let heard = match recv::<Report>(&self.channel) {
+            // It ended before it read the last order; what it said before that is still there.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => recv::<Report>(&self.channel),
+            heard => heard,
+        };
+        let (layers, notes, counts, fds) = match heard.map_err(StartError::io("hear from init"))? {
+            Some((Report::Ready(layers, notes, counts), fds)) => (layers, notes, counts, fds),
+            Some((Report::Failed(failure), _)) => return Err(StartError::Layer(failure)),
+            Some(_) | None => return Err(StartError::Lost),
+        };
         if let Some(failure) = plan.unmet(&layers) {
             return Err(StartError::Layer(failure));
         }

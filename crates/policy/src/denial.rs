@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 use stockade_types::{AddressClass, Escaped, Generation, Host, HostName, Port, Reason};
 
 use crate::{
-    decision::{Denial, Door, Intent, TlsMode},
+    decision::{Denial, Door, Intent},
     host,
     index::Candidate,
     model::Endpoint,
@@ -97,16 +97,11 @@ pub(crate) fn unknown_name(snapshot: &Snapshot, name: &HostName) -> Denial {
     }
 }
 
-/// The endpoint with one port more. Its `tls` is named too where the new port needs it.
+/// The endpoint with one port more.
 fn with_port(endpoint: &Endpoint, port: Port) -> String {
     let mut ports: BTreeSet<Port> = endpoint.ports.clone();
     ports.insert(port);
-    let mut text = format!("network:\n  endpoints:\n    {}:\n      ports: {}", endpoint.name, list(&ports));
-    let inspects = endpoint.protocol.is_http() && endpoint.tls == TlsMode::Inspect;
-    if inspects && ports.iter().any(|p| *p != Port::HTTP) {
-        text.push_str("\n      tls: passthrough");
-    }
-    text
+    format!("network:\n  endpoints:\n    {}:\n      ports: {}", endpoint.name, list(&ports))
 }
 
 /// A new endpoint for one host and port, or nothing where no endpoint may have that host.
@@ -129,10 +124,8 @@ fn flow(intent: &Intent) -> String {
     };
     let mut text = format!("{{hosts: [{quoted}], ports: [{port}]");
     let web = *door == Door::Forward || WEB_PORTS.contains(&port.get());
-    match (web, *port == Port::HTTP) {
-        (true, true) => {}
-        (true, false) => text.push_str(", tls: passthrough"),
-        (false, _) => text.push_str(", protocol: tcp"),
+    if !web {
+        text.push_str(", protocol: tcp");
     }
     if let Host::Addr(addr) = host
         && AddressClass::of(*addr) == AddressClass::Private

@@ -225,7 +225,7 @@ mod tests {
         let text = explained("api.exmaple.org:443").to_string();
         let want = "api.exmaple.org:443 (connect): denied, generation 7\n  no endpoint covers the host\n  near: api.example.org\n  \
             no_policy (default): no endpoint of the policy covers api.exmaple.org\n  to allow it:\nnetwork:\n  endpoints:\n    \
-            api.exmaple.org: {hosts: [api.exmaple.org], ports: [443], tls: passthrough}\n";
+            api.exmaple.org: {hosts: [api.exmaple.org], ports: [443]}\n";
         assert_eq!(text, want);
         assert_eq!(explained("example.org:22").near, ["**.example.org", "api.example.org"]);
         let json = serde_json::to_value(explained("api.example.org:80")).unwrap();

@@ -76,7 +76,13 @@ impl Steering {
             self.paths.extend(places(path)?);
         }
         for path in &secret {
-            self.secrets.extend(places(path)?);
+            match places(path) {
+                // Its credential has no value until there is one, which is said where it is wanted.
+                Err(SteeringError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    self.secrets.push(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+                }
+                found => self.secrets.extend(found?),
+            }
         }
         Ok(())
     }
