@@ -158,7 +158,7 @@ fn a_missing_port_is_suggested_as_a_port() {
         "    web: {hosts: [a.test.example], ports: [80]}\n    git: {hosts: [b.test.example], ports: [22], protocol: tcp}",
     );
     let d = denial(&s, "a.test.example:443");
-    let want = "network:\n  endpoints:\n    web:\n      ports: [80, 443]\n      tls: passthrough";
+    let want = "network:\n  endpoints:\n    web:\n      ports: [80, 443]";
     assert_eq!(d.suggestion.as_deref(), Some(want));
     assert_eq!(d.detail, "endpoint `web` covers a.test.example, but not port 443");
     let d = denial(&s, "b.test.example:443");

@@ -106,7 +106,6 @@ fn a_placeholder_where_nothing_is_replaced_is_refused() {
         t twice --data-binary "$(printf %s $T | percent | sed 's/%/%25/g')" $A/user
         (printf %s "$T" | cut -c1-20 | tr -d '\n'; sleep 0.3; printf %s "$T" | cut -c21- | tr -d '\n') | t split -X POST -T - $A/user
         (printf %s "$T" | cut -c1-20 | tr -d '\n'; sleep 0.3; printf %s "$T" | cut -c21- | tr -d '\n') | t split1 --http1.1 -X POST -T - $A/user
-        printf %s $T | gzip | t gzip --data-binary @- -H 'content-encoding: gzip' $A/user
         t basic -u "$T:x" $F/user
         t password -u "me:$T" $F/user
         t free_body -d "{\"t\":\"$T\"}" $F/user
@@ -117,7 +116,6 @@ fn a_placeholder_where_nothing_is_replaced_is_refused() {
     let abroad = ["basic", "password", "free_body", "free_query"];
     let mut want: Vec<_> = at_home.iter().chain(&more).map(|case| (*case, 403, "cred_surface")).collect();
     want.extend(abroad.map(|case| (case, 403, "cred_scope")));
-    want.push(("gzip", 403, "uninspectable"));
     Outer::run_within(LONG, |outer| {
         World::start(outer).each_refused(script, &want);
     });
@@ -140,7 +138,6 @@ fn an_origin_that_shows_the_secret_shows_the_placeholder() {
             done
         done
         cat body
-        t gzip $A/echo/gzip
     "#;
     let mut want: Vec<String> = Vec::new();
     for (how, place) in [("", "head"), ("", "body")] {
@@ -153,14 +150,12 @@ fn an_origin_that_shows_the_secret_shows_the_placeholder() {
     }
     want.extend(["--http1.1", "--http2"].map(|v| format!("/pieces {v} body")));
     Outer::run_within(LONG, |outer| {
-        World::start(outer).each(script, |mode, run, answers, arrived| {
+        World::start(outer).each(script, |mode, run, _, arrived| {
             let text = run.text();
             for line in &want {
                 assert!(text.lines().any(|l| l == line), "`{line}` {mode:?} {run:?}");
             }
             assert!(!text.contains("failed"), "{mode:?} {run:?}");
-            // A coding that cannot be read is not let through.
-            assert_eq!(answers["gzip"], (502, "uninspectable".to_owned()), "{mode:?} {run:?}");
             let canary = format!("Bearer {CANARY}");
             assert!(arrived.iter().all(|r| r.header("authorization") == Some(&*canary)), "{mode:?} {arrived:?}");
             assert!(arrived.iter().all(|r| r.header("accept-encoding").is_none_or(|v| v == "identity")), "{arrived:?}");
