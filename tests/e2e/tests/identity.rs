@@ -1,4 +1,5 @@
 //! Who asks (BIN): rules that name programs, and programs that try to pass for them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![forbid(unsafe_code)]
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};

@@ -153,7 +153,7 @@ impl Session {
             (Some(held), _) => (Outgoing::Whole(held), Progress::whole()),
             (None, Some(body)) => {
                 let (body, upload) = Upload::new(body, grant.clone(), most);
-                (Outgoing::Streamed(body), upload)
+                (Outgoing::Streamed(Box::new(body)), upload)
             }
             (None, None) => return Err(Violation::Line("no body").into()),
         };
@@ -225,7 +225,7 @@ impl Session {
         let passage = credentials.request(permit, connection.verified(), &mut parts)?;
         let Passage { body: plan, messages, response: scrub, .. } = passage;
         let body = match (plan, body) {
-            (Plan::Stream(search), Outgoing::Streamed(upload)) => Outgoing::Streamed(upload.searched(search)),
+            (Plan::Stream(search), Outgoing::Streamed(upload)) => Outgoing::Streamed(Box::new(upload.searched(search))),
             (Plan::Stream(mut search), Outgoing::Whole(held)) => Outgoing::Whole(held.change(|bytes| {
                 let passed = [search.pass(bytes)?, search.finish()?].concat();
                 Ok::<_, stockade_secrets::Refusal>(passed.into())

@@ -23,7 +23,7 @@ use crate::{grant::Grant, rescue::Refusal};
 /// A request body.
 pub(crate) enum Outgoing {
     /// Read as it is sent.
-    Streamed(Upload),
+    Streamed(Box<Upload>),
     /// Read whole before, because it says what the request asks for.
     Whole(Held),
 }
@@ -118,7 +118,7 @@ impl Upload {
     /// Reads all of it, within a bound.
     pub(crate) async fn collect(self, most: usize) -> Result<Bytes, Refusal> {
         let progress = self.progress.clone();
-        let mut body = Outgoing::Streamed(self);
+        let mut body = Outgoing::Streamed(Box::new(self));
         let mut read = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else { return Err(progress.stopped().unwrap_or(Violation::Line("no body").into())) };
