@@ -189,7 +189,8 @@ fn every_denied_action_is_in_the_log() {
     const EACH: u64 = 7;
     let get =
         |host: &str| format!("proxy:GET http://{host}/ HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n");
-    let classes: Vec<(&str, Box<dyn Fn(u64) -> String>)> = vec![
+    type Try = Box<dyn Fn(u64) -> String>;
+    let classes: Vec<(&str, Try)> = vec![
         ("no_policy", Box::new(move |n| get(&format!("h{n}.test")))),
         ("bad_authority", Box::new(move |n| get(&format!("up.test:0{n}x")))),
         ("ssrf_always_blocked", Box::new(move |_| get("inner.test"))),
