@@ -4,7 +4,7 @@
 use stockade_testkit::{
     Arena, Mode, Outer, Stockade,
     outer::RESOLVER,
-    upstream::{Dns, Tcp, Udp},
+    upstream::{Dns, Http, Tcp, Udp},
 };
 
 /// Port 80 is in the policy, so the transparent listener takes it; nothing takes any other.
@@ -49,8 +49,11 @@ fn a_direct_connection_on_an_allowed_port_meets_the_door() {
         let sink = Tcp::sink("198.51.100.1:80");
         let attempt = "say:198.51.100.1:80:GET / HTTP/1.1\\r\\nHost: up.test\\r\\n\\r\\n";
         Arena::new(POLICY, "up.test").run(&[attempt], |mode, run| {
-            let what = run.outcome(attempt).what;
-            assert!(what.starts_with("ok HTTP/1.1 4"), "refused by the door: {mode:?} {what}\n{run:?}");
+            let outcome = run.outcome(attempt);
+            assert!(outcome.what.starts_with("ok HTTP/1.1 403"), "refused by the door: {mode:?} {outcome:?}\n{run:?}");
+            assert!(outcome.millis < 1000, "{mode:?} {outcome:?}");
+            assert_eq!(run.events.one("no_policy").host(), Some("198.51.100.1"), "{mode:?} {run:?}");
+            assert_eq!(run.events.refusals(), 1, "{mode:?} {run:?}");
         });
         sink.counters.assert_untouched();
         Stockade::new(Mode::Rootless)
@@ -67,13 +70,19 @@ fn udp_leaves_to_nowhere() {
         let addrs =
             ["198.51.100.1:53", "203.0.113.1:443", "203.0.113.1:123", "198.51.100.1:40000", "[2001:db8::1]:443"];
         let sinks: Vec<_> = addrs.iter().map(Udp::sink).collect();
-        // Port 53 is the sandbox's own resolver wherever it is sent: a question in nonsense gets no answer.
         let tries: Vec<_> = addrs.iter().map(|a| format!("udp:{a}:exfil")).collect();
         let tries: Vec<_> = tries.iter().map(String::as_str).collect();
         Arena::new(POLICY, "up.test").run(&tries, |mode, run| {
             for attempt in &tries {
                 let outcome = run.outcome(attempt);
                 assert!(!outcome.what.starts_with("ok"), "{mode:?} {attempt} {outcome:?}");
+                assert!(outcome.millis < 100, "{mode:?} {attempt} {outcome:?}");
+            }
+            for (port, events) in [(443, 2), (123, 1), (40_000, 1), (53, 1)] {
+                let refused = run.events.with("bypass").into_iter().filter(|e| e.port() == Some(port));
+                let refused: Vec<_> = refused.map(|e| e.0.pointer("/connection_info/protocol_num")).collect();
+                assert_eq!(refused.len(), events, "{mode:?} port {port}\n{run:?}");
+                assert!(refused.iter().all(|p| p.and_then(|p| p.as_u64()) == Some(17)), "{mode:?} {refused:?}");
             }
         });
         sinks.iter().for_each(|s| s.counters.assert_untouched());
@@ -93,6 +102,11 @@ fn ipv6_is_refused_as_ipv4_is() {
                 let outcome = run.outcome(attempt);
                 let refused = outcome.is_refused() || outcome.what == "EINVAL" && attempt.contains("fe80");
                 assert!(refused && outcome.millis < 100, "{mode:?} {attempt} {outcome:?}\n{run:?}");
+            }
+            for (port, events) in [(443, 1..=2), (444, 1..=1)] {
+                // A link-local address without a link is refused by the kernel, or by the fence.
+                let refused = run.events.with("bypass").into_iter().filter(|e| e.port() == Some(port)).count();
+                assert!(events.contains(&refused), "{mode:?} port {port}\n{run:?}");
             }
         });
         sinks.iter().for_each(|s| s.counters.assert_untouched());
@@ -148,19 +162,23 @@ fn socket_families_and_protocols_outside_the_list_cannot_be_made() {
 #[test]
 fn leaving_the_proxy_variables_out_changes_nothing() {
     Outer::run(|_| {
-        let dns = Dns::start((RESOLVER, 53));
+        let (dns, _site) = (Dns::start((RESOLVER, 53)), Http::hello("192.0.2.10:80"));
+        dns.host("up.test", "192.0.2.10");
         let sink = Tcp::sink("198.51.100.1:8080");
         for mode in Mode::available() {
             let script =
                 "for c in 'env -u http_proxy -u all_proxy -u ALL_PROXY' 'env NO_PROXY=* no_proxy=*' 'env -i'; do
                 $c curl -sS --max-time 5 http://198.51.100.1:8080/; echo code=$?
-                done; curl -sS --noproxy '*' --max-time 5 http://198.51.100.1:8080/; echo code=$?";
+                done; curl -sS --noproxy '*' --max-time 5 http://198.51.100.1:8080/; echo code=$?
+                curl -sS --max-time 5 http://up.test/; env -i curl -sS --max-time 5 http://up.test/";
             let run = Stockade::new(*mode).policy(POLICY).sh(script);
             assert_eq!(run.text().matches("code=7").count(), 4, "{mode:?} {run:?}");
-            assert!(!run.events.with("bypass").is_empty(), "{mode:?} {run:?}");
+            assert_eq!(run.text().matches("hello from upstream\n").count(), 2, "control: {mode:?} {run:?}");
+            let told: u64 = run.events.with("bypass").iter().map(|e| e.0["count"].as_u64().unwrap_or(1)).sum();
+            assert_eq!((told, run.events.refusals()), (4, 4), "{mode:?} {run:?}");
         }
         sink.counters.assert_untouched();
-        assert!(dns.queries().is_empty(), "{:?}", dns.queries());
+        assert!(dns.queries().iter().all(|(name, _)| name == "up.test"), "{:?}", dns.queries());
         Stockade::new(Mode::Rootless).unwrapped().probe(&["tcp:198.51.100.1:8080"]);
         assert_eq!(sink.counters.arrivals(), 1, "tripwire: without Stockade it arrives");
     });

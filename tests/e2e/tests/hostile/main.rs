@@ -3,14 +3,22 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ask;
+mod authorities;
 mod calls;
+mod destinations;
 mod door;
+mod exfil;
 mod files;
 mod flood;
+mod names;
 mod net;
 mod outsiders;
 mod policy;
+mod prepare;
 mod process;
+mod reload;
+mod rules;
 mod screen;
 mod start;
 mod tunnel;

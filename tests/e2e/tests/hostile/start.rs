@@ -17,7 +17,7 @@ use nix::{
 use stockade_testkit::{Finished, Mode, Outer, Stockade, child::Child, skip, upstream::Tcp};
 
 /// Stockade with one of its system calls changed by strace. `None` where that cannot be done.
-fn sabotaged(mode: Mode, calls: &str, how: &str) -> Option<Stockade> {
+pub(crate) fn sabotaged(mode: Mode, calls: &str, how: &str) -> Option<Stockade> {
     Command::new("strace").arg("-V").output().ok().filter(|o| o.status.success())?;
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{how}"));
     let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
@@ -25,7 +25,7 @@ fn sabotaged(mode: Mode, calls: &str, how: &str) -> Option<Stockade> {
 }
 
 #[track_caller]
-fn nothing_ran(run: &Finished, words: &[&str], context: &str) {
+pub(crate) fn nothing_ran(run: &Finished, words: &[&str], context: &str) {
     assert_eq!((run.code(), run.text().as_str()), (125, ""), "{context} {run:?}");
     for word in words {
         assert!(run.stderr.contains(word), "{context}: `{word}` in {}", run.stderr);

@@ -2,7 +2,13 @@
 
 use std::fs;
 
-use stockade_testkit::{Arena, Mode, Outer, Stockade, upstream::Tcp};
+use stockade_testkit::{
+    Arena, Mode, Outer, Stockade,
+    upstream::{
+        Http, Tcp,
+        https::{Authority, Https},
+    },
+};
 
 const POLICY: &str = "
 version: 1
@@ -108,5 +114,60 @@ fn a_connection_does_not_outlive_what_allowed_it() {
                 assert_eq!(arrived, 1, "{mode:?} {run:?}");
             }
         }
+    });
+}
+
+/// PRX-16: what a port carries is found out and not assumed; rules hold for it, and nothing secret goes up in clear.
+#[test]
+fn a_port_says_nothing_about_what_it_carries() {
+    const POLICY: &str = "
+version: 1
+network:
+  endpoints:
+    up: {hosts: [up.test], ports: [80], private_addresses: [192.0.2.0/24]}
+    odd: {hosts: [tls.test, plain.test], ports: [80, 443], private_addresses: [192.0.2.0/24], allow: [{paths: [/open]}]}
+    api: {hosts: [tls.test, plain.test], ports: [8443], private_addresses: [192.0.2.0/24], credentials: [token]}
+credentials:
+  token: {env: TOKEN, source: env:SOURCE, inject: {header: authorization, value: 'Bearer {secret}'}}
+";
+    const SECRET: &str = "s3cr3t-of-this-very-run-0123456789";
+    let script = r#"t() { name=$1; shift; code=$(curl -s -m 10 -o body -w '%{http_code}' "$@")
+            echo "$name $code $(grep -o '"reason":"[a-z0-9_]*"' body | cut -d'"' -f4)"; : > body; }
+        t tls80 https://tls.test:80/open; t tls80no https://tls.test:80/shut
+        t plain443 -p http://plain.test:443/open; t plain443no -p http://plain.test:443/shut
+        t plain443abs http://plain.test:443/open; t plain443absno http://plain.test:443/shut
+        t token -H "authorization: Bearer $TOKEN" https://tls.test:8443/
+        t tunnel -p -H "authorization: Bearer $TOKEN" http://plain.test:8443/
+        t absolute -H "authorization: Bearer $TOKEN" http://plain.test:8443/"#;
+    let want = "tls80 200 \ntls80no 403 l7\nplain443 200 \nplain443no 403 l7\nplain443abs 200 \nplain443absno 403 l7\n\
+                token 200 \ntunnel 403 cred_scope\nabsolute 403 cred_scope\n";
+    Outer::run(move |outer| {
+        let authority = Authority::new();
+        let ca = outer.dir().join("ca.pem");
+        fs::write(&ca, authority.pem()).unwrap();
+        let tls = ["192.0.2.20:80", "192.0.2.20:8443"].map(|addr| Https::hello(addr, &authority, &["tls.test"]));
+        let plain = ["192.0.2.21:443", "192.0.2.21:8443"].map(Http::hello);
+        let arena = Arena::new(POLICY, "up.test");
+        arena.dns.host("tls.test", "192.0.2.20");
+        arena.dns.host("plain.test", "192.0.2.21");
+        for mode in Mode::available() {
+            let run = arena.stockade(*mode).env("SOURCE", SECRET).arg("--upstream-ca").arg(&ca).sh(script);
+            assert_eq!(run.text(), want, "{mode:?} {run:?}");
+            let of = ["l7", "cred_scope"]
+                .map(|r| run.events.with(r).into_iter().filter(|e| e.action() == Some("denied")).count());
+            assert_eq!(of, [3, 2], "one event each: {mode:?} {run:?}");
+        }
+        let modes = Mode::available().len();
+        assert_eq!(tls.each_ref().map(|s| s.requests().len()), [modes, modes]);
+        assert_eq!(plain.each_ref().map(|s| s.requests().len()), [2 * modes, 0], "nothing in clear to the second");
+        let seen = tls[1].requests();
+        let bearer = format!("Bearer {SECRET}");
+        assert!(seen.iter().all(|r| r.header("authorization") == Some(&bearer)), "control: {seen:?}");
+        let free = POLICY.replace(", credentials: [token]", "").replace("credentials:\n  token", "#");
+        let run = Stockade::new(Mode::Rootless).policy(&free).sh(script);
+        assert!(
+            run.text().contains("tunnel 200 \nabsolute 200 \n"),
+            "tripwire: without a credential both go up: {run:?}"
+        );
     });
 }
