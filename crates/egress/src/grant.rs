@@ -101,9 +101,9 @@ impl Grant {
     }
 
     /// The same for a WebSocket whose messages are authorised one by one.
-    pub(crate) fn authorize_socket(&mut self) -> Result<RequestPermit, Refusal> {
+    pub(crate) fn authorize_socket(&mut self, request: &Request) -> Result<RequestPermit, Refusal> {
         self.check()?;
-        match self.snapshot.authorize_socket(&self.permit) {
+        match self.snapshot.authorize_socket(&self.permit, request) {
             RequestVerdict::Allow(permit) => Ok(permit),
             RequestVerdict::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
         }

@@ -10,7 +10,7 @@ pub(crate) fn terms() -> Terms {
         tls: TlsMode::Inspect,
         mode: Mode::Enforce,
         private_addresses: Vec::new(),
-        rules: false,
+        judged: false,
         limits: Default::default(),
         credentials: Vec::new(),
         callers: None,

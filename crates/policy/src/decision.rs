@@ -128,8 +128,9 @@ pub struct Terms {
     pub mode: Mode,
     /// Private blocks the name may resolve to.
     pub private_addresses: Vec<Cidr>,
-    /// Whether the endpoint has `allow` or `deny` rules. Each request is authorised either way.
-    pub rules: bool,
+    /// Whether a verdict can depend on what a request asks for: the endpoint has rules, or the policy has modules. Each
+    /// request is authorised either way.
+    pub judged: bool,
     /// Rate and size of requests.
     pub limits: RequestLimits,
     /// Credentials that are put into its requests, by name in [`crate::Policy::credentials`].

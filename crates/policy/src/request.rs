@@ -139,15 +139,34 @@ impl Snapshot {
     }
 
     /// Decides the opening of a WebSocket on an endpoint whose messages are judged one by one: by itself it asks for
-    /// nothing.
+    /// nothing that rules look at, but user modules see its target and its headers.
     #[must_use]
-    pub fn authorize_socket(&self, permit: &Permit) -> RequestVerdict {
-        match self.endpoint_of(permit) {
-            Some((_, endpoint)) if matches!(endpoint.protocol, crate::Protocol::Graphql | crate::Protocol::JsonRpc) => {
-                RequestVerdict::Allow(RequestPermit { permit: permit.clone(), rule: None, would_deny: None })
+    pub fn authorize_socket(&self, permit: &Permit, request: &Request) -> RequestVerdict {
+        let endpoint = match self.endpoint_of(permit) {
+            Some((_, e)) if matches!(e.protocol, crate::Protocol::Graphql | crate::Protocol::JsonRpc) => e,
+            _ => return RequestVerdict::Deny(self.stale()),
+        };
+        let outcome = match self.custom_on_request(endpoint, self.seen_by_modules(permit).as_ref(), request) {
+            Ok(None) => Outcome::Allow { rule: None, would_deny: None },
+            Ok(Some(denial)) => self.enforced(endpoint, denial),
+            Err(error) => return RequestVerdict::Deny(self.engine_error(&error)),
+        };
+        match outcome {
+            Outcome::Allow { rule, would_deny } => {
+                RequestVerdict::Allow(RequestPermit { permit: permit.clone(), rule, would_deny })
             }
-            _ => RequestVerdict::Deny(self.stale()),
+            Outcome::Deny(denial) => RequestVerdict::Deny(Arc::unwrap_or_clone(denial)),
         }
+    }
+
+    /// The connection as user modules see it; `None` where there are none.
+    fn seen_by_modules(&self, permit: &Permit) -> Option<Intent> {
+        self.custom.is_some().then(|| Intent {
+            door: permit.door,
+            host: permit.host.clone(),
+            port: permit.port,
+            caller: permit.caller.clone(),
+        })
     }
 
     /// The endpoint that a permit of this snapshot is of.
@@ -165,12 +184,7 @@ impl Snapshot {
         request: &Request,
     ) -> Result<Outcome, EngineError> {
         let matcher = self.matchers.get(at as usize).ok_or(EngineError::Unusable)?;
-        let intent = self.custom.is_some().then(|| Intent {
-            door: permit.door,
-            host: permit.host.clone(),
-            port: permit.port,
-            caller: permit.caller.clone(),
-        });
+        let intent = self.seen_by_modules(permit);
         let Request { method, path, query, headers, operations } = request;
         let headers = if matcher.headers || intent.is_some() { headers } else { [].as_slice() };
         let asked = Asked { endpoint: at, intent: intent.as_ref(), method, path, query, headers, operations };
@@ -211,11 +225,16 @@ impl Snapshot {
             },
             _ => return Err(EngineError::Unusable),
         };
+        Ok(self.enforced(endpoint, denial))
+    }
+
+    /// What a denial comes to under the endpoint's mode and the posture.
+    fn enforced(&self, endpoint: &Endpoint, denial: Denial) -> Outcome {
         let denial = Arc::new(denial);
-        Ok(match (endpoint.mode, self.posture) {
+        match (endpoint.mode, self.posture) {
             (Mode::Enforce, Posture::Enforce) => Outcome::Deny(denial),
             (Mode::Audit, _) | (_, Posture::Learn) => Outcome::Allow { rule: None, would_deny: Some(denial) },
-        })
+        }
     }
 
     fn custom_on_request(

@@ -110,7 +110,7 @@ impl Snapshot {
             generation,
             posture,
             index: HostIndex::new(&endpoints),
-            terms: endpoints.iter().map(|e| Arc::new(terms(e))).collect(),
+            terms: endpoints.iter().map(|e| Arc::new(terms(e, custom.is_some()))).collect(),
             learn: Learn::new(),
             parts: endpoints.iter().map(|e| Parts::new(e, &binaries, &mut shared)).collect(),
             matchers: endpoints.iter().map(Matcher::new).collect(),
@@ -299,14 +299,14 @@ fn program(modules: &[(&str, &str)], entry_point: &str) -> Result<Program, Rejec
     Program::compile(&modules, entry_point)
 }
 
-fn terms(endpoint: &Endpoint) -> Terms {
+fn terms(endpoint: &Endpoint, modules: bool) -> Terms {
     Terms {
         endpoint: endpoint.name.clone(),
         protocol: endpoint.protocol,
         tls: endpoint.tls,
         mode: endpoint.mode,
         private_addresses: endpoint.private_addresses.clone(),
-        rules: endpoint.rules.any(),
+        judged: endpoint.rules.any() || modules,
         limits: endpoint.limits,
         credentials: endpoint.credentials.clone(),
         callers: endpoint.callers.clone(),
@@ -325,8 +325,8 @@ pub(crate) struct Learn {
 
 impl Learn {
     fn new() -> Self {
-        let like =
-            |protocol| Arc::new(terms(&Endpoint::plain("learn".to_owned(), Vec::new(), BTreeSet::new(), protocol)));
+        let plain = |protocol| Endpoint::plain("learn".to_owned(), Vec::new(), BTreeSet::new(), protocol);
+        let like = |protocol| Arc::new(terms(&plain(protocol), false));
         Self { web: like(Protocol::Http), opaque: like(Protocol::Tcp) }
     }
 

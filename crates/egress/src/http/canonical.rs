@@ -17,24 +17,24 @@ pub(crate) fn canonical<B>(
 ) -> Result<(http::Request<()>, Request), Violation> {
     let method = form::method(request.method().as_str()).map_err(Violation::Method)?;
     let text = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-    let slashes = if terms.encoded_slash || !terms.rules { Slashes::Encoded } else { Slashes::Plain };
+    let slashes = if terms.encoded_slash || !terms.judged { Slashes::Encoded } else { Slashes::Plain };
     let facts = |path: &str, query: &[(String, String)]| Request {
         method: method.to_owned(),
         path: path.to_owned(),
         query: query.to_vec(),
-        headers: if terms.rules || terms.protocol != Protocol::Http { fields(request.headers()) } else { Vec::new() },
+        headers: if terms.judged || terms.protocol != Protocol::Http { fields(request.headers()) } else { Vec::new() },
         operations: Vec::new(),
     };
     let (wire, facts) = match Target::parse(text, slashes) {
         Ok(target) => (target.to_string(), facts(target.path(), target.pairs())),
         Err(_) if *request.method() == Method::OPTIONS && text == "*" => ("*".to_owned(), facts("*", &[])),
-        // Where no rule looks at targets, what servers may read in several ways does not matter.
-        Err(e) if !terms.rules && terms.protocol == Protocol::Http && ambiguous(e) => {
+        // Where nothing looks at targets, what servers may read in several ways does not matter.
+        Err(e) if !terms.judged && terms.protocol == Protocol::Http && ambiguous(e) => {
             (text.to_owned(), facts(request.uri().path(), &[]))
         }
         Err(e) => return Err(Violation::Target(e)),
     };
-    if terms.rules {
+    if terms.judged {
         overrides(request.headers())?;
     }
     let mut sent = http::Request::new(());

@@ -133,8 +133,9 @@ impl Session {
         let mut socket = None;
         let permit = match kind {
             Some(kind @ (Kind::GraphQl | Kind::JsonRpc)) if websocket(request.headers()) => {
+                let permit = grant.authorize_socket(&facts)?;
                 socket = Some(Wanted::of(request, Some((kind, facts)))?);
-                grant.authorize_socket()?
+                permit
             }
             Some(kind) => {
                 let bounds = (&self.shared.room, &self.shared.config.timers);

@@ -7,6 +7,7 @@ mod connect;
 mod direct;
 mod forward;
 mod intercept;
+mod modules;
 mod names;
 mod protocols;
 mod relay;

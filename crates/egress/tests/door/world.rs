@@ -107,7 +107,7 @@ impl World {
         let seen = Arc::clone(&records);
         let tap = Tap::new(move |record: &Record| seen.lock().unwrap().push(record.clone()));
         let (audit, writer) = Audit::start(Settings::new(SandboxId::from_random([7; 8])).sink(tap)).unwrap();
-        let (sender, policy) = watch::channel(snapshot(POLICY, 1));
+        let (sender, policy) = watch::channel(snapshot(POLICY, &[], 1));
         let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
         let dns_tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let dns = dns_tcp.local_addr().unwrap();
@@ -146,8 +146,13 @@ impl World {
 
     /// Puts another policy in force.
     pub(crate) fn reload(&self, text: &str) {
+        self.reload_with(text, &[]);
+    }
+
+    /// The same, with Rego modules.
+    pub(crate) fn reload_with(&self, text: &str, modules: &[Source]) {
         self.generation.set(self.generation.get() + 1);
-        self.policy.send(snapshot(text, self.generation.get())).unwrap();
+        self.policy.send(snapshot(text, modules, self.generation.get())).unwrap();
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -215,9 +220,9 @@ impl World {
     }
 }
 
-fn snapshot(text: &str, generation: u64) -> Arc<InForce> {
+fn snapshot(text: &str, modules: &[Source], generation: u64) -> Arc<InForce> {
     let policy = Policy::parse(&[Source::new("test.yaml", text)]).unwrap_or_else(|e| panic!("{e}"));
-    Arc::new(Snapshot::compile(&policy, &[], Generation(generation), Posture::Enforce).unwrap().into())
+    Arc::new(Snapshot::compile(&policy, modules, Generation(generation), Posture::Enforce).unwrap().into())
 }
 
 /// A raw client.

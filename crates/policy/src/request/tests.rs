@@ -492,3 +492,30 @@ mod invisible {
         }
     }
 }
+
+#[test]
+fn whether_anything_looks_at_requests_is_in_the_terms() {
+    let module =
+        [Source::new("m.rego", "package stockade.custom\ndeny contains \"x\" if input.request.path == \"/x\"\n")];
+    let judged = |endpoint: &str, modules: &[Source]| permit(&with(endpoint, modules, Posture::Enforce)).terms().judged;
+    assert!(!judged("ports: [443]", &[]));
+    assert!(judged("ports: [443]", &module));
+    assert!(judged("allow: []", &[]));
+    assert!(judged("deny: [{paths: [/x]}]", &[]));
+}
+
+#[test]
+fn the_opening_of_a_socket_is_shown_to_modules() {
+    let module =
+        [Source::new("m.rego", "package stockade.custom\ndeny contains \"x\" if input.request.path == \"/x\"\n")];
+    let opened = |mode: &str, path: &str| {
+        let s = with(&format!("protocol: jsonrpc, allow: [], mode: {mode}"), &module, Posture::Enforce);
+        match s.authorize_socket(&permit(&s), &request(&format!("GET {path}"), &[])) {
+            RequestVerdict::Allow(permit) => Ok(permit.would_deny().map(|d| d.reason)),
+            RequestVerdict::Deny(denial) => Err(denial.reason),
+        }
+    };
+    assert_eq!(opened("enforce", "/y"), Ok(None));
+    assert_eq!(opened("enforce", "/x"), Err(Reason::CustomDeny));
+    assert_eq!(opened("audit", "/x"), Ok(Some(Reason::CustomDeny)));
+}

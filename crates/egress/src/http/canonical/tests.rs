@@ -3,8 +3,8 @@ use stockade_types::Reason;
 
 use super::*;
 
-fn terms(rules: bool) -> Terms {
-    Terms { rules, ..crate::testing::terms() }
+fn terms(judged: bool) -> Terms {
+    Terms { judged, ..crate::testing::terms() }
 }
 
 fn judged(method: &str, target: &str, rules: bool) -> Result<(Request, String), Violation> {
