@@ -7,7 +7,7 @@ use std::{
 
 use stockade_audit::{Action, Audit, Event, Finding, Http, Network};
 use stockade_policy::{Denial, Door, Intent, Permit, RequestPermit};
-use stockade_types::{AuthorityError, Generation, HostName, Reason};
+use stockade_types::{AuthorityError, Generation, Host, HostName, Reason};
 
 use crate::{destination::DestinationError, peer::Client, rescue::Refusal};
 
@@ -168,6 +168,11 @@ fn question(mut network: Network, name: String) -> Event {
 /// Something for a person to look at.
 pub(crate) fn finding(reason: Reason, detail: &str, count: u64) -> Event {
     Event::Finding(Finding { reason, severity: 3, detail: detail.into(), count })
+}
+
+/// A host answered with values of credentials.
+pub(crate) fn shown(host: &Host, count: u64) -> Event {
+    finding(Reason::SecretInResponse, &format!("{host} answered with a credential's value; it was taken out"), count)
 }
 
 /// An open connection: says so when made, and how much went through when dropped, however it ends.

@@ -9,7 +9,7 @@ mod tests;
 
 use std::{borrow::Cow, fmt, mem, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use stockade_types::Secret;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -101,9 +101,14 @@ impl Values {
         self.overwrite(bytes, &mut hits, 0)
     }
 
-    /// Overwrites values in the fields of a head or of trailers. Says how many there were.
+    /// Overwrites values in the fields of a head or of trailers, and removes a field with a value in its name. Says how
+    /// many there were.
     pub fn scrub_fields(&self, fields: &mut HeaderMap) -> usize {
-        let mut count = 0;
+        let named: Vec<HeaderName> = fields.keys().filter(|name| self.named_in(name.as_str())).cloned().collect();
+        for name in &named {
+            fields.remove(name);
+        }
+        let mut count = named.len();
         for field in fields.values_mut() {
             let mut bytes = Zeroizing::new(field.as_bytes().to_vec());
             let found = self.scrub(&mut bytes);
@@ -114,6 +119,13 @@ impl Values {
             }
         }
         count
+    }
+
+    /// Whether a value is in a field's name, which has lost its case on the way.
+    fn named_in(&self, name: &str) -> bool {
+        let (name, at) = (name.as_bytes(), |value: &[u8]| value.len().max(1));
+        let within = |value: &[u8]| name.windows(at(value)).any(|part| part.eq_ignore_ascii_case(value));
+        self.known.iter().any(|known| within(known.value.expose().as_bytes()))
     }
 
     /// Overwrites the hits but for what lies before `gone`. Says how many places there were.

@@ -17,7 +17,7 @@ use stockade_policy::RequestPermit;
 use stockade_secrets::{Response as Scrub, Scrubber};
 use tokio::time::{Instant, Sleep};
 
-use super::{exchange::SHOWN, guard::InFlight, outgoing::Progress};
+use super::{guard::InFlight, outgoing::Progress};
 use crate::{
     door::Shared,
     grant::Grant,
@@ -68,8 +68,7 @@ impl Held {
 
     /// Says that the answer held values of credentials, which were taken out.
     pub(crate) fn shown(&self, count: u64) {
-        let detail = format!("{} answered with a credential's value; it was taken out", self.grant.permit().host());
-        self.shared.audit.emit(record::finding(SHOWN, &detail, count));
+        self.shared.audit.emit(record::shown(self.grant.permit().host(), count));
     }
 
     pub(crate) fn on(self, connection: Connection, upload: Progress) -> Box<Answering> {

@@ -8,7 +8,6 @@ use hyper_util::rt::TokioIo;
 use stockade_l7::{protocol::Kind, websocket::Handshake};
 use stockade_policy::RequestPermit;
 use stockade_secrets::{Body as Plan, Messages, Passage, Response as Scrub};
-use stockade_types::Reason;
 use tokio::time::timeout;
 
 use super::{
@@ -310,6 +309,3 @@ impl Wanted {
 pub(super) fn websocket(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
 }
-
-/// What a response that held a value is reported as.
-pub(super) const SHOWN: Reason = Reason::SecretInResponse;

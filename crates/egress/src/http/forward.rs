@@ -52,6 +52,8 @@ fn upgrade(headers: &mut HeaderMap) {
 pub(crate) fn rebuild_switch<B>(response: Response<B>) -> Response<()> {
     let (mut parts, _) = response.into_parts();
     strip(&mut parts.headers);
+    // The origin's reason phrase is one of these: text that nobody looked through.
+    parts.extensions.clear();
     parts.headers.remove(header::CONTENT_LENGTH);
     upgrade(&mut parts.headers);
     parts.version = Version::HTTP_11;
@@ -67,6 +69,8 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 pub(crate) fn rebuild_response<B>(response: Response<B>, method: &Method) -> Response<B> {
     let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
+    // As above.
+    parts.extensions.clear();
     // Another protocol, or another place, that the door would not see.
     parts.headers.remove(header::ALT_SVC);
     let bodiless = *method == Method::HEAD || parts.status == StatusCode::NOT_MODIFIED;

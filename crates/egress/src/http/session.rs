@@ -131,7 +131,7 @@ impl Session {
         (!self.link.busy()).then(|| self.link.fault().map(Refusal::Request)).flatten()
     }
 
-    /// Since when nothing was being served; `None` while something is.
+    /// Whether no request is being served.
     pub(crate) fn resting(&self) -> bool {
         !self.link.busy()
     }

@@ -1,6 +1,8 @@
 //! Connections that became a WebSocket: for as long as the permission lasts, and message by message where something
 //! must be judged, put in or taken out.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -18,7 +20,7 @@ use crate::{
     door::Shared,
     grant::Grant,
     linger::{linger, reset},
-    record::Open,
+    record::{self, Open},
     relay::{Flow, Stop},
     rescue::Refusal,
     upstream::Connection,
@@ -59,6 +61,7 @@ pub(crate) async fn carry(shared: &Shared, client: Stream, first: Bytes, socket:
     let mut open = Open::new(shared.audit.clone(), grant.facts(), grant.addr());
     let (mut client_in, mut client_out) = split(client);
     let (mut upstream_in, mut upstream_out) = split(upstream);
+    let shown = AtomicU64::new(0);
     let ended = {
         let flow = Flow::new(&open);
         let mut watcher = grant.clone();
@@ -75,6 +78,7 @@ pub(crate) async fn carry(shared: &Shared, client: Stream, first: Bytes, socket:
             let down = async {
                 let mut down = Down {
                     scrub: watch.as_ref().and_then(|w| w.scrub.as_ref()),
+                    shown: &shown,
                     frames: Frames::new(Sender::Server, MAX_MESSAGE),
                 };
                 pump((&mut upstream_in, &mut client_out), |bytes| down.pass(bytes), |n| flow.received(n)).await?;
@@ -90,6 +94,9 @@ pub(crate) async fn carry(shared: &Shared, client: Stream, first: Bytes, socket:
         }
     };
     let client = client_in.unsplit(client_out);
+    if let count @ 1.. = shown.into_inner() {
+        shared.audit.emit(record::shown(grant.permit().host(), count));
+    }
     drop((upstream_in, upstream_out, connection));
     match ended {
         Ok(()) => return linger(client.end(&[]).await).await,
@@ -182,6 +189,8 @@ fn bytes_of(event: &Event) -> &[u8] {
 /// The origin's direction.
 struct Down<'a> {
     scrub: Option<&'a Scrub>,
+    /// Values taken out so far.
+    shown: &'a AtomicU64,
     frames: Frames,
 }
 
@@ -192,18 +201,28 @@ impl Down<'_> {
         let mut out = Vec::new();
         while let Some(mut event) = self.frames.next(&mut bytes).map_err(|_| Stop::Io)? {
             match &mut event {
-                Event::Text(text) => {
-                    let mut bytes = std::mem::take(text).into_bytes();
-                    scrub.message(&mut bytes);
-                    // What takes a value's place is ASCII, as the value was.
-                    *text = String::from_utf8(bytes).map_err(|_| Stop::Io)?;
-                }
-                Event::Binary(bytes) | Event::Ping(bytes) | Event::Pong(bytes) => drop(scrub.message(bytes)),
-                Event::Close(_) => {}
+                Event::Text(text) => self.scrub_text(scrub, text)?,
+                Event::Binary(bytes) | Event::Ping(bytes) | Event::Pong(bytes) => self.scrub(scrub, bytes),
+                Event::Close(Some(close)) => self.scrub_text(scrub, &mut close.reason)?,
+                Event::Close(None) => {}
             }
             out.extend(event.frame(None));
         }
         Ok(out)
+    }
+}
+
+impl Down<'_> {
+    fn scrub(&self, scrub: &Scrub, bytes: &mut [u8]) {
+        self.shown.fetch_add(scrub.message(bytes) as u64, Ordering::Relaxed);
+    }
+
+    fn scrub_text(&self, scrub: &Scrub, text: &mut String) -> Result<(), Stop> {
+        let mut bytes = std::mem::take(text).into_bytes();
+        self.scrub(scrub, &mut bytes);
+        // What takes a value's place is ASCII, as the value was.
+        *text = String::from_utf8(bytes).map_err(|_| Stop::Io)?;
+        Ok(())
     }
 }
 

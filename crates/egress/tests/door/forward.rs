@@ -107,6 +107,25 @@ const SOCKET: &str = "GET http://allowed.test/chat HTTP/1.1\r\nHost: allowed.tes
 /// The answer to that key (RFC 6455, section 1.3).
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+#[test]
+fn the_reason_phrase_of_an_origin_goes_nowhere() {
+    World::run(|world| {
+        let said = "HTTP/1.1 200 phrase-of-the-origin\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+        let _upstream = Http::start("192.0.2.10:80", move |_| HttpResponse::Raw(said.into()));
+        let mut client = world.client();
+        client.send("GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nConnection: close\r\n\r\n");
+        let text = String::from_utf8(client.rest().0).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("ok"), "{text}");
+
+        let head = "HTTP/1.1 101 phrase-of-the-origin\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        let _socket = answering("192.0.2.20", format!("{head}Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"));
+        world.names.host("other.test", "192.0.2.20");
+        let mut client = world.client();
+        client.send(SOCKET.replace("allowed.test", "other.test"));
+        assert_eq!(client.read(34), b"HTTP/1.1 101 Switching Protocols\r\n");
+    });
+}
+
 fn answering(addr: &str, answer: String) -> Tcp {
     Tcp::serve((addr, 80), move |mut stream| {
         let mut head = Vec::new();

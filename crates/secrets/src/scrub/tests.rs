@@ -118,6 +118,19 @@ fn fields_are_scrubbed_in_every_form() {
 }
 
 #[test]
+fn a_field_with_a_value_in_its_name_is_removed() {
+    const VALUE: &str = "ghp_Abcdef0123456789";
+    let values = values(VALUE, PLACEHOLDER);
+    let mut fields = HeaderMap::new();
+    let name = |text: String| HeaderName::from_bytes(text.as_bytes()).unwrap();
+    fields.append(name(format!("x-{VALUE}-y")), HeaderValue::from_static("1"));
+    fields.append(name(format!("x-{VALUE}-y")), HeaderValue::from_static("2"));
+    fields.append(name(format!("x-{}", &VALUE[1..])), HeaderValue::from_static("not whole"));
+    assert_eq!(values.scrub_fields(&mut fields), 1);
+    assert_eq!(fields.len(), 1, "{fields:?}");
+}
+
+#[test]
 fn a_coding_that_cannot_be_searched_is_named() {
     let with = |name: http::HeaderName, value: &'static str| {
         let mut fields = HeaderMap::new();

@@ -17,9 +17,10 @@ use crate::{
     world::{CANARY, POLICY, ROTATED, World, assert_nowhere},
 };
 
-/// Answers every message with the same message, and writes down what came.
+/// Answers every message with the same message, one with `end` with a close frame that says the token, and writes down
+/// what came.
 const ORIGIN: &str = r#"
-import base64, hashlib, socket, ssl, struct, sys, threading
+import base64, hashlib, json, socket, ssl, struct, sys, threading
 cert, key, log = sys.argv[1:4]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(cert, key)
@@ -46,6 +47,10 @@ def serve(c):
         mask = exact(s, 4)
         data = bytes(x ^ mask[i % 4] for i, x in enumerate(exact(s, n)))
         note(b"message " + data)
+        if b'"end"' in data:
+            token = json.loads(data)["token"].encode()
+            s.sendall(bytes([0x88, 2 + len(token)]) + struct.pack(">H", 1000) + token)
+            continue
         s.sendall(bytes([first]) + (bytes([n]) if n < 126 else b"\x7e" + struct.pack(">H", n)) + data)
 listener = socket.create_server(("192.0.2.11", 8443))
 print("ready", flush=True)
@@ -100,8 +105,9 @@ def answer():
     first, n = exact(2)
     if n == 126: n, = struct.unpack(">H", exact(2))
     data = exact(n)
-    if first & 15 == 8: return "close %d %s" % (struct.unpack(">H", data[:2])[0], data[2:].decode())
-    return "%d %s" % (first & 15, data.decode().replace(os.environ["TICKET"], "TICKET"))
+    said = lambda data: data.decode().replace(os.environ["TICKET"], "TICKET")
+    if first & 15 == 8: return "close %d %s" % (struct.unpack(">H", data[:2])[0], said(data[2:]))
+    return "%d %s" % (first & 15, said(data))
 def message(kind, data):
     data = data.replace("TICKET", os.environ["TICKET"]).replace("TOKEN", T).encode()
     try:
@@ -242,7 +248,12 @@ fn messages_carry_the_secret_in_their_field_alone() {
             live.ask(r#"text {"token":"TOKEN"}"#, "close 1008 cred_scope");
             live.ask("open", "101");
             live.ask("text harmless", "1 harmless.");
-            let want = format!("message {{\"token\":\"{CANARY}\"}}\n{}message harmless\n", "opened\n".repeat(opened));
+            live.ask(r#"text {"token":"TICKET","end":1}"#, "close 1000 TICKET.");
+            let want = format!(
+                "message {{\"token\":\"{CANARY}\"}}\n{}message harmless\n\
+                 message {{\"token\":\"{CANARY}\",\"end\":1}}\n",
+                "opened\n".repeat(opened)
+            );
             assert_eq!(live.messages(), format!("opened\n{want}"), "nothing refused arrived: {mode:?}");
             live.finish();
         }
