@@ -14,7 +14,7 @@ use stockade_audit::Audit;
 use stockade_policy::Door as Front;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 
@@ -29,7 +29,7 @@ use crate::{
     rescue::Refusal,
     resolver::Resolve,
     transparent,
-    upstream::Origins,
+    upstream::{Origins, Slot},
 };
 
 /// How often connections at rest are looked through.
@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) room: Room,
     /// Connections that may be open at once.
     places: usize,
+    /// The same towards origins, but for those that a tunnel has to itself: one client may use many.
+    origin_slots: Arc<Semaphore>,
     active: AtomicUsize,
     total: AtomicU64,
     denied: AtomicU64,
@@ -110,6 +112,16 @@ impl Shared {
     /// The policy in force.
     pub(crate) fn policy(&self) -> Arc<InForce> {
         Arc::clone(&self.policy.borrow())
+    }
+
+    /// A place for a connection to an origin. Those that rest make room for one that is needed.
+    pub(crate) fn origin_slot(&self) -> Result<Slot, Refusal> {
+        let take = || Arc::clone(&self.origin_slots).try_acquire_owned();
+        let slot = take().or_else(|_| {
+            self.origins.clear();
+            take()
+        });
+        slot.map(Arc::new).map_err(|_| Refusal::Busy)
     }
 
     pub(crate) fn count_refusal(&self) {
@@ -125,8 +137,10 @@ impl Door {
     pub(crate) fn new(config: Config, deps: Deps) -> Self {
         let Deps { policy, audit, peers, resolver, tls } = deps;
         let pool = Pool::new(config.dns.literal_names, config.dns.wildcard_names);
+        let places = config.connections.min(descriptors() / PER_CONNECTION);
         Self(Arc::new(Shared {
-            places: config.connections.min(descriptors() / PER_CONNECTION),
+            places,
+            origin_slots: Arc::new(Semaphore::new(places)),
             config: Arc::new(config),
             policy,
             audit,

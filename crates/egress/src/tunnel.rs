@@ -49,8 +49,8 @@ async fn judge(shared: Arc<Shared>, client: TcpStream, mut first: Vec<u8>, mut t
         Ok(Way::Relay) => Box::pin(carry(&shared, client, first, tunnel, Start::Judged)).await,
         Ok(Way::Http) => {
             let Tunnel { grant, authority, upstream } = tunnel;
-            if let Some(stream) = upstream
-                && let Ok(connection) = Connection::plain(stream, &grant).await
+            if let (Some(stream), Ok(slot)) = (upstream, shared.origin_slot())
+                && let Ok(connection) = Connection::plain(stream, &grant, slot).await
             {
                 shared.origins.keep(connection);
             }

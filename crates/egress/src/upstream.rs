@@ -1,8 +1,8 @@
 //! Connections to origins: dialled and verified under a permit, kept for the next request to the same place.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use http::{Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderName, Request, Response, Uri, Version, header};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -15,6 +15,7 @@ use stockade_tls::OriginFault;
 use stockade_types::{Authority, Generation, Host, Port};
 use tokio::{
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     task::AbortHandle,
     time::{Instant, timeout},
 };
@@ -115,7 +116,14 @@ pub(crate) struct Connection {
     used: Instant,
     /// Whether it carried a request before.
     pub(crate) reused: bool,
+    /// Whether its origin may take it for one user's: another request must not come on it.
+    pub(crate) personal: bool,
+    /// One of the places for connections to origins; all handles of a connection share one.
+    slot: Slot,
 }
+
+/// One of the places for connections to origins.
+pub(crate) type Slot = Arc<OwnedSemaphorePermit>;
 
 enum Sender {
     /// One request at a time. The driver is ended with the connection, so that nothing outlives a request that was
@@ -143,32 +151,33 @@ impl Connection {
         offered: &'static [Speech],
     ) -> Result<Self, Refusal> {
         grant.check()?;
+        let slot = shared.origin_slot()?;
         let stream = grant.dial(shared).await?;
         if scheme == Scheme::Http {
-            return Self::plain(stream, grant).await;
+            return Self::plain(stream, grant, slot).await;
         }
-        match Self::secured(shared, stream, grant, offered).await {
+        match Self::secured(shared, stream, grant, (offered, &slot)).await {
             // The origin speaks only what the client does not: its answers can be translated.
             Err(Refusal::Upstream(UpstreamError::Tls(OriginFault::Protocol))) if offered.len() == 1 => {
                 let stream = grant.dial(shared).await?;
-                Self::secured(shared, stream, grant, &[Speech::Http1, Speech::Http2]).await
+                Self::secured(shared, stream, grant, (&[Speech::Http1, Speech::Http2], &slot)).await
             }
             done => done,
         }
     }
 
     /// Takes a plain connection that was dialled under the grant.
-    pub(crate) async fn plain(stream: TcpStream, grant: &Grant) -> Result<Self, Refusal> {
+    pub(crate) async fn plain(stream: TcpStream, grant: &Grant, slot: Slot) -> Result<Self, Refusal> {
         let addr = stream.peer_addr().map_err(|_| UpstreamError::Closed)?.ip();
         let sender = http1(stream).await?;
-        Ok(Self::new(sender, grant.permit(), (Scheme::Http, &[Speech::Http1]), addr))
+        Ok(Self::new((sender, slot), grant.permit(), (Scheme::Http, &[Speech::Http1]), addr))
     }
 
     async fn secured(
         shared: &Shared,
         stream: TcpStream,
         grant: &Grant,
-        offered: &'static [Speech],
+        (offered, slot): (&'static [Speech], &Slot),
     ) -> Result<Self, Refusal> {
         let addr = stream.peer_addr().map_err(|_| UpstreamError::Closed)?.ip();
         let alpn: Vec<Vec<u8>> = offered.iter().map(|s| s.alpn().to_vec()).collect();
@@ -187,12 +196,28 @@ impl Connection {
             Some(Speech::Http2) => http2(stream).await?,
             None => return Err(UpstreamError::Framing.into()),
         };
+        let sender = (sender, Arc::clone(slot));
         Ok(Self { verified, ..Self::new(sender, grant.permit(), (Scheme::Https, offered), addr) })
     }
 
-    fn new(sender: Sender, permit: &Permit, (scheme, offered): (Scheme, &'static [Speech]), addr: IpAddr) -> Self {
-        let (place, generation) = (Place::new(permit, scheme), permit.generation());
-        Self { sender, place, addr, generation, verified: None, offered, used: Instant::now(), reused: false }
+    fn new(
+        (sender, slot): (Sender, Slot),
+        permit: &Permit,
+        (scheme, offered): (Scheme, &'static [Speech]),
+        addr: IpAddr,
+    ) -> Self {
+        Self {
+            sender,
+            place: Place::new(permit, scheme),
+            addr,
+            generation: permit.generation(),
+            verified: None,
+            offered,
+            used: Instant::now(),
+            reused: false,
+            personal: false,
+            slot,
+        }
     }
 
     /// What the origin speaks.
@@ -218,7 +243,9 @@ impl Connection {
         &mut self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, (UpstreamError, Option<Box<Request<Outgoing>>>)> {
+        self.personal |= personal(request.headers(), &header::AUTHORIZATION);
         let response = self.exchange(request).await?;
+        self.personal |= personal(response.headers(), &header::WWW_AUTHENTICATE);
         if frames_twice(&response) { Err((UpstreamError::Framing, None)) } else { Ok(response) }
     }
 
@@ -226,7 +253,7 @@ impl Connection {
         &mut self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, (UpstreamError, Option<Box<Request<Outgoing>>>)> {
-        let request = self.address(request);
+        let request = self.address(request).ok_or((UpstreamError::Framing, None))?;
         let failed = |error: &hyper::Error, back: Option<Request<Outgoing>>| {
             (UpstreamError::of(error), back.map(|r| Box::new(unaddress(r))))
         };
@@ -253,20 +280,27 @@ impl Connection {
     }
 
     /// Gives a request the form of this connection's protocol: HTTP/2 has the authority in the target.
-    fn address(&self, mut request: Request<Outgoing>) -> Request<Outgoing> {
+    /// Nothing else than what was judged is ever sent in its place.
+    fn address(&self, mut request: Request<Outgoing>) -> Option<Request<Outgoing>> {
         if self.speech() == Speech::Http1 {
             *request.version_mut() = Version::HTTP_11;
             request.headers_mut().remove(header::TE);
-            return request;
+            return Some(request);
         }
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(header::HOST);
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = self.place.scheme.name().parse().ok();
         parts.authority = host.and_then(|host| host.to_str().ok()?.parse().ok());
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        request
+        *request.uri_mut() = Uri::from_parts(parts).ok()?;
+        Some(request)
     }
+}
+
+/// Whether a field speaks of a scheme that logs a connection in, not a request (RFC 4559, section 6).
+fn personal(headers: &HeaderMap, field: &HeaderName) -> bool {
+    let mut words = headers.get_all(field).iter().flat_map(|v| v.as_bytes().split(|b| matches!(b, b' ' | b',')));
+    words.any(|word| [b"ntlm".as_slice(), b"negotiate"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme)))
 }
 
 /// Whether another reader could find another end of the body than hyper did: two kinds of length, or a transfer coding

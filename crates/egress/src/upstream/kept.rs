@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -61,7 +61,7 @@ impl Origins {
     pub(crate) fn keep(&self, mut connection: Connection) {
         connection.used = Instant::now();
         connection.reused = true;
-        if connection.closed() {
+        if connection.closed() || connection.personal {
             return;
         }
         let mut shelves = self.lock();
@@ -79,6 +79,11 @@ impl Origins {
         }
         shelf.push(connection);
         shelves.count += 1;
+    }
+
+    /// Ends all that rest: somebody needs their places.
+    pub(crate) fn clear(&self) {
+        *self.lock() = Shelves::default();
     }
 
     /// Ends what rested too long or was closed by its origin.
@@ -131,6 +136,8 @@ impl Connection {
             offered: self.offered,
             used: Instant::now(),
             reused: true,
+            personal: self.personal,
+            slot: Arc::clone(&self.slot),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, Version};
+use stockade_egress::Config;
 use stockade_testkit::upstream::{
     Https,
     https::{Options, Reply},
@@ -132,6 +133,57 @@ fn connections_to_origins_are_shared_by_clients_and_not_by_places() {
         let mut client = Raw::connect(world, "free.test:443", "free.test");
         assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: free.test\r\n\r\n").status, 200);
         assert_eq!((api.connections(), free.connections()), (1, 1));
+    });
+}
+
+#[test]
+fn a_connection_that_is_logged_in_by_itself_is_used_once() {
+    with(|world| {
+        let challenge = |_: &_| Reply::ok("x").header("www-authenticate", "Basic realm=x, NTLM");
+        let options = Options::of(&["api.test"]).speaking(&["http/1.1"]);
+        let origin = Https::start("192.0.2.10:443", &world.authority, &options, challenge);
+        let mut client = Raw::connect(world, "api.test:443", "api.test");
+        for n in 1..=3 {
+            assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").status, 200);
+            assert_eq!(origin.connections(), n, "the origin spoke of a login");
+        }
+        drop(origin);
+        let origin = Https::start("192.0.2.10:443", &world.authority, &options, |_| Reply::ok("x"));
+        for n in 1..=3 {
+            let fields = "Host: api.test\r\nAuthorization: Negotiate abc\r\n\r\n";
+            assert_eq!(client.ask(format!("GET / HTTP/1.1\r\n{fields}")).status, 200);
+            assert_eq!(origin.connections(), n, "the client did");
+        }
+        for _ in 0..3 {
+            let fields = "Host: api.test\r\nAuthorization: Bearer ntlm-and-negotiate\r\n\r\n";
+            assert_eq!(client.ask(format!("GET / HTTP/1.1\r\n{fields}")).status, 200);
+        }
+        assert_eq!(origin.connections(), 4, "nobody did");
+    });
+}
+
+#[test]
+fn one_client_cannot_open_more_connections_to_origins_than_there_are_places() {
+    World::configured(Config { connections: 3, ..Config::default() }, |world| {
+        world.names.host("api.test", "192.0.2.10");
+        world.names.host("free.test", "192.0.2.20");
+        world.reload(POLICY);
+        let slow = |_: &_| {
+            std::thread::sleep(Duration::from_millis(500));
+            Reply::ok("x")
+        };
+        let options = Options::of(&["api.test"]).speaking(&["http/1.1"]);
+        let origin = Https::start("192.0.2.10:443", &world.authority, &options, slow);
+        let requests = || (0..8).map(|_| get("https://api.test/")).collect();
+        let mut told: Vec<u16> =
+            browse(world, "api.test:443", &["h2"], requests()).into_iter().map(|t| t.unwrap().status).collect();
+        told.sort_unstable();
+        assert_eq!(told, [200, 200, 200, 503, 503, 503, 503, 503]);
+        assert_eq!(origin.connections(), 3);
+        // Three rest now, and give way to who needs a place.
+        let free = Https::hello("192.0.2.20:443", &world.authority, &["free.test"]);
+        let told = browse(world, "free.test:443", &["h2"], vec![get("https://free.test/")]).remove(0).unwrap();
+        assert_eq!((told.status, free.connections()), (200, 1));
     });
 }
 
