@@ -3,9 +3,11 @@
 # Needs only the toolchain; what it builds is shared with the tests.
 set -eu
 cd "$(dirname "$0")/../.."
-cargo build --locked --quiet --package stockade-fuzz
+fuzzer=${STOCKADE_FUZZER:-${CARGO_TARGET_DIR:-target}/debug/stockade-fuzz}
+# Named: it was built with the tests, whose features are not those of this package alone.
+[ -n "${STOCKADE_FUZZER:-}" ] || cargo build --locked --quiet --workspace --bins
 # An input that ends the process (stack overflow, abort) is found by running again with STOCKADE_FUZZ_KEEP=1:
 # it is then in crashes/TARGET/last.
 # Bounds the memory that one input may make a parser take.
 ulimit -v 4194304
-exec "${CARGO_TARGET_DIR:-target}/debug/stockade-fuzz" "${1:-2}"
+exec "$fuzzer" "${1:-2}"

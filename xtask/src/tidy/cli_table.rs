@@ -15,16 +15,9 @@ pub(super) fn check(sources: &Sources) -> Vec<Finding> {
         Ok(text) => text,
         Err(e) => return vec![Finding::error(FILE, 1, e.to_string())],
     };
-    // The whole workspace, as everything else builds it: a package alone has other features and is compiled anew.
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--workspace", "--bins"])
-        .current_dir(sources.root())
-        .status();
-    if !built.is_ok_and(|status| status.success()) {
+    let Some(program) = program(sources) else {
         return vec![Finding::error(FILE, 1, "the program cannot be built".to_owned())];
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| sources.root().join("target"), PathBuf::from);
-    let program = target.join("debug/stockade");
+    };
     let help = |words: &[String]| {
         let out = Command::new(&program).args(words).arg("--help").output().map_err(|e| e.to_string())?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -34,6 +27,20 @@ pub(super) fn check(sources: &Sources) -> Vec<Finding> {
         Ok(commands) => compare(&text, &commands),
         Err(e) => vec![Finding::error(FILE, 1, format!("asking the program for its commands: {e}"))],
     }
+}
+
+/// The program: the one that is named, where it was built for tests and they have other features, else built now.
+fn program(sources: &Sources) -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("STOCKADE_PROGRAM") {
+        return Some(named.into());
+    }
+    // The whole workspace, as everything else builds it: a package alone has other features and is compiled anew.
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--workspace", "--bins"])
+        .current_dir(sources.root())
+        .status();
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| sources.root().join("target"), PathBuf::from);
+    built.is_ok_and(|status| status.success()).then(|| target.join("debug/stockade"))
 }
 
 /// All commands without commands below them, as `audit verify`.
@@ -102,7 +109,7 @@ mod tests {
                        Options:\n  -h, --help\n";
     const AUDIT: &str = "Commands:\n  tail\n  verify\n\n";
 
-    fn program(words: &[String]) -> Result<String, String> {
+    fn said(words: &[String]) -> Result<String, String> {
         Ok(match words {
             [] => TOP,
             [one] if one == "audit" => AUDIT,
@@ -113,13 +120,13 @@ mod tests {
 
     #[test]
     fn the_help_texts_give_the_commands() {
-        let all: Vec<_> = leaves(&program, &[]).unwrap().into_iter().collect();
+        let all: Vec<_> = leaves(&said, &[]).unwrap().into_iter().collect();
         assert_eq!(all, ["audit tail", "audit verify", "run"]);
     }
 
     #[test]
     fn tables_are_compared_both_ways() {
-        let commands = leaves(&program, &[]).unwrap();
+        let commands = leaves(&said, &[]).unwrap();
         let good = "| command | does |\n| `stockade run [options] -- CMD…` | wraps |\n\
                     | `stockade audit tail \\| verify` | reads |\n";
         assert_eq!(compare(good, &commands), []);
