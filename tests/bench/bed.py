@@ -1,6 +1,7 @@
 """The test bed: namespaces, addresses, a CA, an nginx upstream; and finding programs."""
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -151,7 +152,7 @@ http {{
   client_body_temp_path {self.dir}/run/b; proxy_temp_path {self.dir}/run/p; fastcgi_temp_path {self.dir}/run/f;
   uwsgi_temp_path {self.dir}/run/u; scgi_temp_path {self.dir}/run/s;
   ssl_certificate {self.dir}/ca/leaf.pem; ssl_certificate_key {self.dir}/ca/leaf.key; ssl_protocols TLSv1.2 TLSv1.3;
-  server {{ listen {PORT} ssl backlog=4096; server_name {NAME}; root {self.dir}/www; }}
+  server {{ listen {PORT} ssl http2 backlog=4096; server_name {NAME}; root {self.dir}/www; }}
 }}
 """)
         self.start("nginx", ["ip", "netns", "exec", "up", "nginx", "-c", f"{self.dir}/nginx.conf"])
@@ -175,11 +176,13 @@ http {{
         logs = {n: open(f"{self.dir}/log/{n}").read()[-500:] for n in os.listdir(f"{self.dir}/log")}
         die(f"nothing listens on {host}:{port}: {json.dumps(logs)}")
 
-    def policy(self, endpoints=1, inspect=False):
+    def policy(self, endpoints=1, inspect=False, rules=0):
         """A policy that allows the upstream, as the last of `endpoints` endpoints: a tunnel, or with `inspect` requests
-        that method and path rules allow. Its file's name."""
-        path = f"{self.dir}/policy-{endpoints}{'-inspect' if inspect else ''}.yaml"
-        how = "allow: [{methods: [GET], paths: [/1k, /100k, /100m]}]" if inspect else "tls: passthrough"
+        that the last of `rules` + 1 method and path rules allows. Its file's name."""
+        path = f"{self.dir}/policy-{endpoints}{'-inspect' if inspect else ''}-{rules}.yaml"
+        others = "".join(f"{{methods: [PUT], paths: [/other{n}/**]}}, " for n in range(rules))
+        files = "paths: [/1k, /100k, /100m]"
+        how = f"allow: [{others}{{methods: [GET], {files}}}]" if inspect else "tls: passthrough"
         with open(path, "w") as f:
             f.write("version: 1\nnetwork:\n  endpoints:\n")
             for n in range(endpoints - 1):
@@ -228,6 +231,11 @@ def memory(pids):
         except OSError:
             pass
     return pss / 1024, rss / 1024
+
+
+def readable(stream):
+    """Whether something was said."""
+    return bool(select.select([stream], [], [], 0)[0])
 
 
 def exe(pid):

@@ -13,6 +13,7 @@ SCENARIOS = {
     "new connection, 32 clients": ("new 32 {s} /1k", ["per_second"]),
     "keep-alive, 1 client": ("keep 1 {s} /1k", ["per_second", "p50_ms"]),
     "keep-alive, 32 clients": ("keep 32 {s} /1k", ["per_second"]),
+    "HTTP/2, 32 streams": ("streams 32 {s} /1k", ["per_second", "p50_ms"]),
     "100 KiB keep-alive, 4 clients": ("keep 4 {s} /100k", ["per_second"]),
     "100 MiB": ("bulk 1 2 /100m", ["mb_s"]),
 }
@@ -56,9 +57,10 @@ class Subject:
             self.process.kill()
 
 
-def stockade(world, name, more, inspect=False):
+def stockade(world, name, more, inspect=False, rules=0):
     """A load client inside a sandbox."""
-    run = [world.stockade, "run", "--policy", world.policy(inspect=inspect), "--workspace", f"{world.dir}/share:ro",
+    policy = world.policy(inspect=inspect, rules=rules)
+    run = [world.stockade, "run", "--policy", policy, "--workspace", f"{world.dir}/share:ro",
            "--audit-log", f"{world.dir}/log/audit-{name.replace(' ', '-').replace(',', '')}.jsonl", "--log-level",
            "error", "--"]
     subject = Subject(world, name, run + [world.load] + target(world, "env" if inspect else None) + more)

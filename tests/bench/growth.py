@@ -1,4 +1,4 @@
-"""How cost grows: with endpoints, with open connections, with sandboxes on one machine."""
+"""How cost grows: with endpoints, rules, open connections, size of bodies, sandboxes on one machine."""
 import subprocess
 import time
 
@@ -10,6 +10,8 @@ import startup
 def measure(world, args, raw):
     endpoints(world, args, raw)
     connections(world, raw)
+    rules(world, args, raw)
+    bodies(world, raw)
     sandboxes(world, raw)
 
 
@@ -40,6 +42,43 @@ def connections(world, raw):
         if result["errors"]:
             raw.failed(f"{count} open tunnels", f"{result['errors']} errors, first: {result['first_error']}")
         raw.add("memory by open tunnels, PSS MB of the supervisor", f"{count:,}", pss, base="1")
+    subject.close()
+
+
+def rules(world, args, raw):
+    """Requests that the last of so many rules allows; remembered verdicts are the usual case, so both."""
+    running = {}
+    for count in [1, 10, 100, 1000]:
+        try:
+            running[count] = door.stockade(world, f"rules {count}", ["--proxy", "env"], inspect=True, rules=count - 1)
+        except RuntimeError as e:
+            raw.failed(f"growth by rules: {count}", str(e))
+    for _ in range(args.rounds):
+        for count, subject in running.items():
+            # A query of its own makes each request a new question.
+            for what, path in [("remembered", "/1k"), ("new", "/1k?{n}")]:
+                result = subject.job(f"keep 1 {args.seconds} {path}")
+                if result["errors"]:
+                    raw.failed(f"{count} rules", f"{result['errors']} errors, first: {result['first_error']}")
+                if result["ok"]:
+                    raw.add(f"request by rules, {what}, p50 ms", f"{count:,}", result["p50_ms"], base="1")
+    for subject in running.values():
+        subject.close()
+
+
+def bodies(world, raw):
+    subject = door.stockade(world, "bodies", ["--proxy", "env"], inspect=True)
+    for size in ["1k", "100k", "100m"]:
+        for _ in range(3):
+            subject.begin(f"bulk 4 4 /{size}")
+            peak = 0
+            while not bed.readable(subject.process.stdout):
+                peak = max(peak, bed.memory(subject.proxy)[0])
+                time.sleep(0.02)
+            result = subject.end()
+            if result["errors"]:
+                raw.failed(f"bodies of {size}", f"{result['errors']} errors, first: {result['first_error']}")
+            raw.add("memory by size of bodies, peak PSS MB of the supervisor, 4 at once", size, peak, base="1k")
     subject.close()
 
 

@@ -27,6 +27,7 @@ pub(crate) struct Target {
     proxy: Option<SocketAddr>,
     address: Option<SocketAddr>,
     tls: TlsConnector,
+    http2: TlsConnector,
 }
 
 impl Target {
@@ -53,17 +54,35 @@ impl Target {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.resumption = Resumption::disabled();
+        let mut http2 = tls.clone();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        http2.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
             name: option("name")?.to_owned(),
             port: option("port")?.parse()?,
             proxy,
             address: options.get("address").map(|a| resolve(a)).transpose()?,
             tls: TlsConnector::from(Arc::new(tls)),
+            http2: TlsConnector::from(Arc::new(http2)),
         })
     }
 
     pub(crate) async fn open(&self) -> Result<Connection, Error> {
+        let (stream, authority) = self.dial(&self.tls).await?;
+        Ok(Connection { stream, authority, buffer: vec![0; 256 * 1024] })
+    }
+
+    /// An HTTP/2 connection, to be shared.
+    pub(crate) async fn open_http2(&self) -> Result<Http2, Error> {
+        let (stream, authority) = self.dial(&self.http2).await?;
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(1 << 20).initial_connection_window_size(8 << 20);
+        let (sender, connection) = builder.handshake(stream).await?;
+        tokio::spawn(connection);
+        Ok(Http2 { sender, authority })
+    }
+
+    async fn dial(&self, tls: &TlsConnector) -> Result<(TlsStream<TcpStream>, String), Error> {
         let authority = format!("{}:{}", self.name, self.port);
         let address = match self.proxy.or(self.address) {
             Some(address) => address,
@@ -78,8 +97,7 @@ impl Target {
             }
         }
         let name = ServerName::try_from(self.name.clone())?;
-        let stream = self.tls.connect(name, tcp).await?;
-        Ok(Connection { stream, authority, buffer: vec![0; 256 * 1024] })
+        Ok((tls.connect(name, tcp).await?, authority))
     }
 
     /// A CONNECT that must be answered with 403.
@@ -124,6 +142,33 @@ async fn connect(tcp: &mut TcpStream, authority: &str) -> Result<String, Error> 
         }
     }
     Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// A shared HTTP/2 connection to the upstream.
+#[derive(Clone)]
+pub(crate) struct Http2 {
+    sender: h2::client::SendRequest<bytes::Bytes>,
+    authority: String,
+}
+
+impl Http2 {
+    /// One GET; the length of its body.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<u64, Error> {
+        let request = http::Request::get(format!("https://{}{path}", self.authority)).body(())?;
+        let mut sender = self.sender.clone().ready().await?;
+        let (response, _) = sender.send_request(request, true)?;
+        let response = response.await?;
+        if response.status() != 200 {
+            return Err(format!("upstream: {}", response.status()).into());
+        }
+        let (mut body, mut length) = (response.into_body(), 0);
+        while let Some(data) = body.data().await {
+            let data = data?;
+            length += data.len() as u64;
+            body.flow_control().release_capacity(data.len())?;
+        }
+        Ok(length)
+    }
 }
 
 /// An open TLS connection to the upstream.

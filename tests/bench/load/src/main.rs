@@ -5,12 +5,13 @@
 //!
 //! - `new CLIENTS SECONDS PATH`: each request opens TCP, CONNECT and TLS (no resumption), gets one object, closes.
 //! - `keep CLIENTS SECONDS PATH`: each client keeps one connection.
+//! - `streams CLIENTS SECONDS PATH`: the clients share one HTTP/2 connection.
 //! - `hold CLIENTS SECONDS PATH`: each client opens a connection, gets one object and keeps it open that long.
 //! - `bulk 1 TIMES PATH`: one object on a connection of its own, in MB/s.
 //! - `refused 1 TIMES IP:PORT`: TCP connects that must be refused.
 //! - `denied 1 TIMES HOST:PORT`: CONNECTs that the proxy must answer with 403.
 //!
-//! Only whole bodies behind a 200 count.
+//! `{n}` in the path of `keep` is a number of its own for each request. Only whole bodies behind a 200 count.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -104,11 +105,24 @@ fn main() -> Result<(), Error> {
 async fn run(target: &Arc<Target>, job: Job) -> Value {
     let total = Arc::new(Mutex::new(Tally::default()));
     let started = Arc::new(tokio::sync::Barrier::new(job.clients + 1));
+    let shared = match job.mode.as_str() {
+        "streams" => match target.open_http2().await {
+            Ok(shared) => Some(shared),
+            Err(e) => {
+                let mut tally = Tally::default();
+                tally.add(Instant::now(), Err(e));
+                return tally.report(1.0);
+            }
+        },
+        _ => None,
+    };
     let mut clients = Vec::new();
     for _ in 0..job.clients {
         let (target, job, total, started) = (target.clone(), job.clone(), total.clone(), started.clone());
+        let shared = shared.clone();
         clients.push(tokio::spawn(async move {
             let tally = match job.mode.as_str() {
+                _ if shared.is_some() => streams(shared, &job, &started).await,
                 "keep" => keep(&target, &job, &started).await,
                 "hold" => hold(&target, &job, &started).await,
                 _ => separate(&target, &job, &started).await,
@@ -142,7 +156,7 @@ async fn keep(target: &Target, job: &Job, started: &tokio::sync::Barrier) -> Tal
         let began = Instant::now();
         match &mut connection {
             Ok(open) => {
-                let result = open.get(&job.object).await;
+                let result = open.get(&job.object.replace("{n}", &tally.nanos.len().to_string())).await;
                 let broken = result.is_err();
                 tally.add(began, result);
                 if broken {
@@ -155,6 +169,18 @@ async fn keep(target: &Target, job: &Job, started: &tokio::sync::Barrier) -> Tal
                 connection = target.open().await;
             }
         }
+    }
+    tally
+}
+
+async fn streams(shared: Option<client::Http2>, job: &Job, started: &tokio::sync::Barrier) -> Tally {
+    let mut tally = Tally::default();
+    started.wait().await;
+    let end = Instant::now() + Duration::from_secs_f64(job.amount);
+    let Some(mut connection) = shared else { return tally };
+    while Instant::now() < end && tally.errors == 0 {
+        let began = Instant::now();
+        tally.add(began, connection.get(&job.object).await);
     }
     tally
 }
