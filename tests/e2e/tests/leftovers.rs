@@ -218,6 +218,16 @@ fn after_the_supervisor_is_killed() {
             before.stockade(*mode).sh("exit 7").assert_code(7);
             before.compare(&ids, &format!("{mode:?}"));
         }
+        let script = "setsid sleep 300 > /dev/null 2>&1 & echo $!; sleep 300";
+        let bare = before.stockade(Mode::Rootless).unwrapped().spawn(&["sh", "-c", script]);
+        bare.wait_for("\n");
+        let starter = Pid::from_raw(bare.pid());
+        kill(starter, Signal::SIGKILL).unwrap();
+        // Ends with its group; the other is in a group of its own.
+        nix::sys::signal::killpg(starter, Signal::SIGKILL).ok();
+        let left = Pid::from_raw(bare.finish().text().trim().parse().unwrap());
+        assert_eq!(kill(left, None), Ok(()), "tripwire: without Stockade what was started lives on");
+        kill(left, Signal::SIGKILL).unwrap();
     });
 }
 

@@ -170,3 +170,35 @@ fn files_outside_the_grants_stay_as_they_are() {
     let did = bare.text().lines().filter(|l| l.starts_with("did ")).count();
     assert!(did >= 14, "tripwire: without Stockade most of it works: {bare:?}");
 }
+
+/// FS-05: what would run by itself later and is not there yet can be made, and is told before the host uses it.
+#[test]
+fn what_runs_by_itself_later_is_told_when_it_is_made() {
+    const LATER: [&str; 6] =
+        [".git/hooks", ".git/config", ".claude/settings.json", ".mcp.json", ".vscode/tasks.json", ".envrc"];
+    let script = r#"
+        try() { mkdir -p "$(dirname "$1")" && echo x > "$1" && echo "made $1"; }
+        try .git/hooks/post-checkout; try .git/config; try .claude/settings.json; try .mcp.json; try .vscode/tasks.json
+        try .envrc; try plain.txt"#;
+    for mode in Mode::available() {
+        let run = Stockade::new(*mode).sh(script);
+        assert!(run.text().ends_with("made plain.txt\n"), "control: {mode:?} {run:?}");
+        let findings: Vec<&str> =
+            run.events.with("protected_write").iter().map(|e| e.text("/message").unwrap()).collect();
+        for path in LATER {
+            let told = findings.iter().filter(|text| text.contains(path)).count();
+            assert_eq!(told, 1, "in the log, once: {mode:?} {path} {run:?}");
+            assert!(run.stderr.contains(path), "and said: {mode:?} {path} {}", run.stderr);
+        }
+        assert!(!findings.iter().any(|text| text.contains("plain.txt")), "tripwire: {mode:?} {findings:?}");
+        let stockade = Stockade::new(*mode);
+        for path in LATER {
+            let at = stockade.work().join(path);
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            if path.ends_with("hooks") { fs::create_dir(&at).unwrap() } else { fs::write(&at, "mine\n").unwrap() }
+        }
+        let chown = Command::new("chown").args(["-R", "1000:1000"]).arg(stockade.work()).output().unwrap();
+        let run = stockade.sh(script);
+        assert_eq!(run.text(), "made plain.txt\n", "what is there stays as it is: {mode:?} {chown:?} {run:?}");
+    }
+}

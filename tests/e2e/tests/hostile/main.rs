@@ -9,6 +9,7 @@ mod calls;
 mod destinations;
 mod door;
 mod exfil;
+mod fence;
 mod files;
 mod flood;
 mod names;

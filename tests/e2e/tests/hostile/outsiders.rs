@@ -181,9 +181,11 @@ version: 1
 network:
   endpoints:
     site: {hosts: [up.test, inner.test], ports: [80], private_addresses: [192.0.2.0/24]}
+    named: {hosts: [named.test], ports: [80], binaries: [/usr/bin/env]}
 ";
 
-/// LOG-02: a number of denied actions of each class; the log has as many of each, with reason and generation.
+/// LOG-02: a number of denied actions of each class; the log has as many of each, with reason, generation and, where
+/// the policy asks who connects, the program.
 #[test]
 fn every_denied_action_is_in_the_log() {
     const EACH: u64 = 7;
@@ -194,6 +196,7 @@ fn every_denied_action_is_in_the_log() {
         ("no_policy", Box::new(move |n| get(&format!("h{n}.test")))),
         ("bad_authority", Box::new(move |n| get(&format!("up.test:0{n}x")))),
         ("ssrf_always_blocked", Box::new(move |_| get("inner.test"))),
+        ("identity_no_match", Box::new(move |_| get("named.test"))),
         ("bypass", Box::new(|n| format!("tcp:198.51.100.1:{}", 4000 + n))),
         ("dns_no_policy", Box::new(|n| format!("resolve:q{n}.attacker.test"))),
     ];
@@ -211,6 +214,11 @@ fn every_denied_action_is_in_the_log() {
                 for event in events {
                     assert_eq!(event.action(), Some("denied"), "{mode:?} {event:?}");
                     assert!(event.0.pointer("/unmapped/generation").is_some(), "{mode:?} {event:?}");
+                    // What is no request of a program, or none that is understood, has nobody to name.
+                    if event.text("/unmapped/door") == Some("forward") && *reason != "bad_authority" {
+                        let program = event.text("/actor/process/file/path").unwrap_or_default();
+                        assert!(program.ends_with("/probe"), "{mode:?} {reason} {event:?}");
+                    }
                 }
             }
         });

@@ -160,7 +160,8 @@ fn no_open_connection_outlives_what_allowed_it() {
             }
         });
         let elsewhere = HELD.replace("raw.test", "raw2.test").replace("ws.test, up.test", "other.test");
-        for (mode, next) in Mode::available().iter().flat_map(|m| [(m, &*elsewhere), (m, HELD)]) {
+        // Another list, no list at all (POL-02), and the same.
+        for (mode, next) in Mode::available().iter().flat_map(|m| [(m, &*elsewhere), (m, "version: 1\n"), (m, HELD)]) {
             let stockade = arena.stockade(*mode);
             let path = stockade.policy_path();
             let mut run = stockade.spawn(&["perl", "-e", HOLDER]);
