@@ -18,23 +18,12 @@ const SOON: Duration = Duration::from_secs(10);
 
 fn event(host: String) -> Event {
     Event::Network(Network {
-        action: Action::Denied,
         reason: Some(Reason::NoPolicy),
-        door: "connect",
-        protocol: 6,
         host: Some(host),
-        addr: None,
         port: Some(443),
-        endpoint: None,
-        rule: None,
-        generation: Generation::FIRST,
         detail: Some("no endpoint of the policy names it".into()),
         suggestion: Some("hosts: [evil.test]".into()),
-        process: None,
-        suppressed: 0,
-        bytes_out: 0,
-        bytes_in: 0,
-        audited: false,
+        ..Network::new(Action::Denied, "connect", Generation::FIRST)
     })
 }
 

@@ -154,6 +154,32 @@ pub struct Network {
     pub audited: bool,
 }
 
+impl Network {
+    /// TCP, and nothing else known yet.
+    #[must_use]
+    pub fn new(action: Action, door: &'static str, generation: Generation) -> Self {
+        Self {
+            action,
+            reason: None,
+            door,
+            protocol: 6,
+            host: None,
+            addr: None,
+            port: None,
+            endpoint: None,
+            rule: None,
+            generation,
+            detail: None,
+            suggestion: None,
+            process: None,
+            suppressed: 0,
+            bytes_out: 0,
+            bytes_in: 0,
+            audited: false,
+        }
+    }
+}
+
 /// OCSF 4002.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {

@@ -11,7 +11,6 @@ use stockade_types::{AuthorityError, Generation, Host, HostName, Reason};
 
 use crate::{destination::DestinationError, peer::Client, rescue::Refusal};
 
-const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// The name of a front door in events.
@@ -20,28 +19,6 @@ fn door(door: Door) -> &'static str {
         Door::Connect => "connect",
         Door::Forward => "forward",
         Door::Transparent => "transparent",
-    }
-}
-
-fn blank(action: Action, door: &'static str, generation: Generation) -> Network {
-    Network {
-        action,
-        reason: None,
-        door,
-        protocol: TCP,
-        host: None,
-        addr: None,
-        port: None,
-        endpoint: None,
-        rule: None,
-        generation,
-        detail: None,
-        suggestion: None,
-        process: None,
-        suppressed: 0,
-        bytes_out: 0,
-        bytes_in: 0,
-        audited: false,
     }
 }
 
@@ -57,7 +34,7 @@ pub(crate) struct Facts<'a> {
 
 impl Facts<'_> {
     fn network(self, action: Action) -> Network {
-        let mut network = blank(action, door(self.door), self.generation);
+        let mut network = Network::new(action, door(self.door), self.generation);
         network.process = self.client.and_then(Client::process);
         if let Some(intent) = self.intent {
             network.host = Some(intent.host.to_string());
@@ -136,7 +113,7 @@ pub(crate) fn request(facts: Facts<'_>, permit: &RequestPermit, asked: Asked, st
 
 /// A DNS question for a name that no endpoint knows.
 pub(crate) fn unknown_name(name: String, denial: &Denial) -> Event {
-    let mut network = blank(Action::Denied, "dns", denial.generation);
+    let mut network = Network::new(Action::Denied, "dns", denial.generation);
     explain(&mut network, denial);
     network.reason = Some(Reason::DnsNoPolicy);
     question(network, name)
@@ -144,7 +121,7 @@ pub(crate) fn unknown_name(name: String, denial: &Denial) -> Event {
 
 /// A DNS question for what cannot be a host name.
 pub(crate) fn malformed_name(name: String, why: AuthorityError, generation: Generation) -> Event {
-    let mut network = blank(Action::Denied, "dns", generation);
+    let mut network = Network::new(Action::Denied, "dns", generation);
     network.reason = Some(Reason::DnsNoPolicy);
     network.detail = Some(why.to_string());
     question(network, name)
@@ -152,7 +129,7 @@ pub(crate) fn malformed_name(name: String, why: AuthorityError, generation: Gene
 
 /// A DNS question for a permitted name that got no address.
 pub(crate) fn pool_exhausted(name: &HostName, generation: Generation) -> Event {
-    let mut network = blank(Action::Failed, "dns", generation);
+    let mut network = Network::new(Action::Failed, "dns", generation);
     network.reason = Some(Reason::MappingExhausted);
     network.detail = Some("no synthetic address is left; the proxy still serves the name".into());
     question(network, name.to_string())

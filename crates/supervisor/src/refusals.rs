@@ -85,22 +85,12 @@ fn event(r: &Refused, generation: stockade_types::Generation) -> Network {
         n => format!("IP protocol {n}"),
     };
     Network {
-        action: Action::Denied,
         reason: Some(Reason::Bypass),
-        door: "fence",
         protocol: r.protocol,
-        host: None,
         addr: Some(r.dst),
         port: r.dport,
-        endpoint: None,
         rule: Some("fence".to_owned()),
-        generation,
         detail: Some(format!("{what} that goes around the proxy is refused")),
-        suggestion: None,
-        process: None,
-        suppressed: 0,
-        bytes_out: 0,
-        bytes_in: 0,
-        audited: false,
+        ..Network::new(Action::Denied, "fence", generation)
     }
 }

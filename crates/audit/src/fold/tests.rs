@@ -4,23 +4,10 @@ use super::*;
 
 fn event(host: &str, action: Action) -> Stamped {
     let network = Network {
-        action,
         reason: Some(Reason::NoPolicy),
-        door: "connect",
-        protocol: 6,
         host: Some(host.into()),
-        addr: None,
         port: Some(443),
-        endpoint: None,
-        rule: None,
-        generation: Generation(1),
-        detail: None,
-        suggestion: None,
-        process: None,
-        suppressed: 0,
-        bytes_out: 0,
-        bytes_in: 0,
-        audited: false,
+        ..Network::new(action, "connect", Generation(1))
     };
     Stamped { time_ms: 0, event: Event::Network(network) }
 }

@@ -15,23 +15,11 @@ fn sandbox() -> SandboxId {
 
 fn denied(host: &str) -> Event {
     Event::Network(Network {
-        action: Action::Denied,
         reason: Some(Reason::NoPolicy),
-        door: "connect",
-        protocol: 6,
         host: Some(host.into()),
-        addr: None,
         port: Some(443),
-        endpoint: None,
-        rule: None,
-        generation: Generation(3),
-        detail: None,
         suggestion: Some("allow it".into()),
-        process: None,
-        suppressed: 0,
-        bytes_out: 0,
-        bytes_in: 0,
-        audited: false,
+        ..Network::new(Action::Denied, "connect", Generation(3))
     })
 }
 

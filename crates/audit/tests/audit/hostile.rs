@@ -44,16 +44,13 @@ fn network() -> impl Strategy<Value = Network> {
             let mut texts = texts.into_iter();
             let mut text = || texts.next().flatten();
             Network {
-                action,
                 reason,
-                door: "connect",
                 protocol,
                 host: text(),
                 addr,
                 port: Some(443),
                 endpoint: text(),
                 rule: text(),
-                generation: Generation(bytes_in),
                 detail: text(),
                 suggestion: text(),
                 process: text().map(|exe| Process {
@@ -65,6 +62,7 @@ fn network() -> impl Strategy<Value = Network> {
                 bytes_out: 1,
                 bytes_in,
                 audited,
+                ..Network::new(action, "connect", Generation(bytes_in))
             }
         },
     )

@@ -7,23 +7,13 @@ use crate::event::Event;
 
 fn record(host: &str, action: Action, suppressed: u64) -> Record {
     let event = Event::Network(Network {
-        action,
         reason: Some(Reason::NoPolicy),
-        door: "connect",
-        protocol: 6,
         host: Some(host.into()),
-        addr: None,
         port: Some(443),
-        endpoint: None,
-        rule: None,
-        generation: Generation(1),
-        detail: None,
         suggestion: Some("--allow evil.test".into()),
-        process: None,
         suppressed,
-        bytes_out: 0,
-        bytes_in: 0,
         audited: action == Action::Allowed,
+        ..Network::new(action, "connect", Generation(1))
     });
     Record { sequence: 1, time_ms: 0, sandbox: Arc::new(SandboxId::from_random([0; 8])), event }
 }
