@@ -34,7 +34,9 @@ pub(crate) mod session;
 mod socket;
 pub(crate) mod stream;
 
+pub use chunked::chunked_length;
 use guard::{Guard, Link};
+pub use head::{Framing, request_framing};
 use session::{Front, Opened, Session};
 use socket::Socket;
 use stream::Stream;

@@ -30,5 +30,6 @@ mod upstream;
 pub use config::{Config, Deps, Tls};
 pub use dns::first_answer;
 pub use door::{Counts, Door, Listeners, ServeError};
+pub use http::{Framing, chunked_length, request_framing};
 pub use in_force::InForce;
 pub use resolver::{Resolve, ResolveError, System};

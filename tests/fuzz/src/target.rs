@@ -3,6 +3,7 @@
 mod address;
 mod audit;
 mod dns;
+mod head;
 mod http;
 mod ipc;
 mod placeholder;
@@ -38,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nflog", run: ipc::nflog, words: ipc::WORDS },
     Target { name: "channel", run: ipc::channel, words: ipc::WORDS },
     Target { name: "policy", run: policy::yaml, words: policy::WORDS },
+    Target { name: "head", run: head::head, words: head::WORDS },
+    Target { name: "chunked", run: head::chunked, words: head::WORDS },
     Target { name: "request_target", run: http::target, words: http::WORDS },
     Target { name: "grpc", run: protocol::grpc, words: http::WORDS },
     Target { name: "graphql", run: protocol::graphql, words: protocol::GRAPHQL },

@@ -32,6 +32,18 @@ enum State {
     Done,
 }
 
+/// How many bytes of these pieces are a complete chunked body; `None` where it is refused or does not end: what fuzzing
+/// looks at.
+#[must_use]
+pub fn chunked_length(pieces: &[&[u8]]) -> Option<usize> {
+    let mut body = Chunked::new();
+    let mut length = 0;
+    for piece in pieces {
+        length += body.feed(piece).ok()?;
+    }
+    body.done().then_some(length)
+}
+
 impl Chunked {
     pub(super) fn new() -> Self {
         Self { state: State::Size, size: 0, digits: 0, trailers: 0 }

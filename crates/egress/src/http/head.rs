@@ -90,8 +90,8 @@ pub(crate) enum Surface {
 }
 
 /// How the body is framed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Framing {
     /// So many bytes; none is 0.
     Length(u64),
     /// Chunks.
@@ -126,6 +126,12 @@ pub(crate) fn check(head: &[u8], surface: &Surface, max_fields: usize) -> Result
     let facts = Fields::collect(request.headers)?;
     facts.host(method, version, &authority)?;
     facts.framing(method, version)
+}
+
+/// Whether a head passes on a connection to one host over TLS, and how its body is framed: what fuzzing looks at.
+#[must_use]
+pub fn request_framing(head: &[u8], own: &Authority) -> Option<Framing> {
+    check(head, &Surface::Host(own.clone(), Scheme::Https), 128).ok()
 }
 
 /// Every line ends with CR LF, and neither byte is anywhere else; no line continues the one before.
