@@ -6,6 +6,7 @@
 
 mod chain;
 pub mod clock;
+pub mod directory;
 pub mod event;
 pub mod export;
 mod fold;

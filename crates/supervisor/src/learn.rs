@@ -9,9 +9,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
-use stockade_audit::{Action, Event, Network};
+use stockade_audit::{Action, Event, Network, directory};
 use stockade_policy::{Learned, Seen, WEB_PORTS};
 use stockade_types::{Host, Port};
 
@@ -70,11 +70,7 @@ impl Output {
     /// Opens the directory.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let name = path.file_name().ok_or_else(|| Error::Option(format!("-o {}: no file name", path.display())))?;
-        let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = openat(CWD, dir, flags, Mode::empty()).map_err(|e| {
-            Error::Option(format!("-o {}: the directory cannot be opened: {}", path.display(), io::Error::from(e)))
-        })?;
+        let dir = directory::parent(path).map_err(|e| Error::Option(format!("-o {}: {e}", path.display())))?;
         Ok(Self { dir, name: name.to_owned() })
     }
 

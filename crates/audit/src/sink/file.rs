@@ -22,6 +22,7 @@ use super::{Sink, SinkError};
 use crate::{
     chain,
     clock::{Clock, SystemClock},
+    directory::DirectoryError,
     event::{Event, Segment, SegmentKind, Torn},
     ocsf,
     record::Record,
@@ -61,6 +62,15 @@ pub enum FileError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// Its directory cannot be had, or somebody else may have chosen it.
+    #[error("audit log {path}: {source}")]
+    Directory {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: DirectoryError,
     },
     /// A symbolic link could lead anywhere.
     #[error("audit log {0} is a symbolic link; name the file itself")]

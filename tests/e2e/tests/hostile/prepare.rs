@@ -105,6 +105,18 @@ const TRAPS: &[Trap] = &[
         let policy = s.work().join("at");
         s.arg("--policy").arg(policy)
     }),
+    ("the log's directory", to_directory, |s| {
+        let log = s.work().join("at/audit.jsonl");
+        s.audit_log(log)
+    }),
+    ("the policy's directory", to_directory, |s| {
+        let policy = s.work().join("at/file");
+        s.arg("--policy").arg(policy)
+    }),
+    ("the directory of what is learned", to_directory, |s| {
+        let output = s.work().join("at/file");
+        s.subcommand("learn").arg("-o").arg(output)
+    }),
 ];
 
 fn to_directory(at: &Path, precious: &Precious) {

@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat, unlinkat};
 use super::{FileError, NEXT, suffixed};
 use crate::{
     chain::{self, MAX_LINE},
+    directory,
     event::Torn,
     ocsf::NO_PREV,
 };
@@ -31,10 +32,7 @@ fn io_error(path: &Path, what: &'static str) -> impl Fn(io::Error) -> FileError 
 /// Opens the file by its name in its directory and locks it.
 pub(super) fn by_path(path: &Path) -> Result<(OwnedFd, OsString, File), FileError> {
     let name = path.file_name().ok_or_else(|| FileError::NoName(path.to_owned()))?;
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let dir =
-        rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| io_error(path, "open its directory")(e.into()))?;
+    let dir = directory::parent(path).map_err(|source| FileError::Directory { path: path.to_owned(), source })?;
     finish_rotation(&dir, name).map_err(io_error(path, "finish its rotation"))?;
     for _ in 0..TRIES {
         let file = open_at(&dir, name, OFlags::CREATE).map_err(|e| match e {

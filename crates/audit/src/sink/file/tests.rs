@@ -149,7 +149,7 @@ fn what_others_could_have_put_there_is_refused() {
     assert!(matches!(open(Path::new("/dev/null")), FileError::NotRegular(_)));
     assert!(matches!(open(&at("open")), FileError::Mode { mode: 0o620, .. }));
     assert!(matches!(open(&at("second")), FileError::HardLink(_)));
-    assert!(matches!(open(&at("no/such/dir")), FileError::Io { what: "open its directory", .. }));
+    assert!(matches!(open(&at("no/such/dir")), FileError::Directory { .. }));
     assert!(matches!(open(Path::new("/")), FileError::NoName(_)));
     let _held = FileSink::open(&at("good"), &sandbox(), Rotation::default()).unwrap();
     assert!(matches!(open(&at("good")), FileError::Busy(_)));
