@@ -25,6 +25,7 @@ use crate::{door::Shared, record};
 
 mod answer;
 pub(crate) mod pool;
+pub(crate) mod volume;
 
 use answer::{Answer, Note};
 

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     config::{Config, Deps, Tls},
-    dns::{self, pool::Pool},
+    dns::{self, pool::Pool, volume::Volume},
     http::{self, message::Room, rate::Rates, session, stream::Stream},
     in_force::InForce,
     peer::{Client, Peers},
@@ -94,6 +94,7 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) pool: Pool,
+    pub(crate) volume: Volume,
     pub(crate) pipes: Pipes,
     pub(crate) tls: Tls,
     pub(crate) origins: Origins,
@@ -148,6 +149,7 @@ impl Door {
             peers,
             tls,
             pool,
+            volume: Volume::default(),
             pipes: Pipes::default(),
             origins: Origins::default(),
             rates: Rates::default(),

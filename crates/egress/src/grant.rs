@@ -2,11 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use stockade_policy::{Denial, Intent, Permit, Protocol, Request, RequestPermit, RequestVerdict, TlsMode, Verdict};
+use stockade_policy::{
+    Denial, Intent, NameVerdict, Permit, Protocol, Request, RequestPermit, RequestVerdict, TlsMode, Verdict,
+};
 use stockade_secrets::Credentials;
 use stockade_tls::Extra;
-use stockade_types::Reason;
-use tokio::{net::TcpStream, sync::watch};
+use stockade_types::{Host, Reason};
+use tokio::{net::TcpStream, sync::watch, time::Instant};
 
 use crate::{
     config::Config,
@@ -121,10 +123,22 @@ impl Grant {
 
     /// Resolves, checks and connects.
     pub(crate) async fn dial(&mut self, shared: &Shared) -> Result<TcpStream, DestinationError> {
+        self.count_name(shared);
         let destination = destination::resolve(&self.permit, &*shared.resolver, &self.config).await?;
         let stream = destination.dial(&self.config.dial).await?;
         self.addr = stream.peer_addr().ok().map(|a| a.ip());
         Ok(stream)
+    }
+
+    /// A name that the policy does not write out is of the command's choice, and about to leave. Very many are told.
+    fn count_name(&self, shared: &Shared) {
+        let Host::Name(name) = self.permit.host() else { return };
+        let alarm = self.config.dns.alarm_per_minute;
+        let chosen = !matches!(self.snapshot.name(name), NameVerdict::Known { literal: true });
+        if chosen && shared.volume.reaches(name, alarm, Instant::now()) {
+            let detail = "very many names below wildcards are looked up: data may be leaving in names";
+            shared.audit.emit(record::finding(Reason::DnsVolume, detail, alarm.into()));
+        }
     }
 
     /// Whether the policy in force still gives what this grant has. Costs one atomic load while nothing changed.
