@@ -213,7 +213,7 @@ mod tests {
         let text = asked("POST", "/c").to_string();
         let part = format!(
             "{rules}.allow[0]: does not apply: methods, paths\n  {rules}.allow[1]: does not apply: headers\n  \
-             l7 ({rules}.allow): no rule in `allow` of endpoint `api` covers POST /c\n  to allow it:\n"
+             l7 ({rules}.allow): no rule in `allow` of endpoint `api` covers POST /c; `allow[1]` does, but for its header `x`\n"
         );
         assert!(text.contains(&part), "{text}");
         let json = serde_json::to_value(asked("GET", "/a/b")).unwrap();

@@ -1,6 +1,8 @@
 //! Which rules of an endpoint could match a request: a narrowing before Rego, and the patterns that Rego would be slow
 //! to try. It says of each rule which of its conditions hold; what follows from that, Rego decides.
 
+mod close;
+
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
@@ -280,8 +282,12 @@ impl Rule {
     }
 
     fn matches_operation(&self, effect: Effect, operation: &Operation) -> bool {
+        self.keys_fit(effect, operation) && self.arguments_fit(effect, operation)
+    }
+
+    fn keys_fit(&self, effect: Effect, operation: &Operation) -> bool {
         let fits = |(key, globs): &(Key, Vec<Glob>)| holds(effect, globs, &facts::values(operation, *key), false);
-        self.operation.iter().all(fits) && self.arguments_fit(effect, operation)
+        self.operation.iter().all(fits)
     }
 
     /// Whether it fits the request, operations aside.

@@ -13,7 +13,7 @@ use crate::{
     custom::Opinion,
     decision::{Denial, Intent, Mode, Permit, Request, RequestPermit, RequestVerdict},
     denial, facts, input,
-    matcher::{self, Rows, View},
+    matcher::{self, Matcher, Rows, View},
     model::Endpoint,
     rego::EngineError,
     snapshot::{Posture, Snapshot, reason, word},
@@ -220,7 +220,7 @@ impl Snapshot {
             }
             "deny" => match reason(&answer)? {
                 Reason::PolicyDeny => denial::by_rule(self.generation, endpoint, request, word(&answer, "rule")?),
-                Reason::L7 => denial::no_rule(self.generation, endpoint, request),
+                Reason::L7 => denial::no_rule(self.generation, (endpoint, self.matcher_of(endpoint)), request),
                 _ => return Err(EngineError::Unusable),
             },
             _ => return Err(EngineError::Unusable),
@@ -235,6 +235,10 @@ impl Snapshot {
             (Mode::Enforce, Posture::Enforce) => Outcome::Deny(denial),
             (Mode::Audit, _) | (_, Posture::Learn) => Outcome::Allow { rule: None, would_deny: Some(denial) },
         }
+    }
+
+    fn matcher_of(&self, endpoint: &Endpoint) -> Option<&Matcher> {
+        self.endpoint_at(&endpoint.name).and_then(|at| self.matchers.get(at as usize))
     }
 
     fn custom_on_request(

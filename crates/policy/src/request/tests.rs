@@ -201,6 +201,54 @@ fn suggestions_allow_what_was_denied() {
     assert_eq!(d.suggestion, None);
 }
 
+fn denied(s: &Snapshot, asked: &Request) -> Denial {
+    match s.authorize_request(&permit(s), asked) {
+        RequestVerdict::Deny(denial) => denial,
+        RequestVerdict::Allow(given) => panic!("allowed by {:?}", given.rule()),
+    }
+}
+
+#[test]
+fn a_suggestion_names_the_values_that_rules_look_at() {
+    let list = "{methods: [GET], paths: [/search], query: {q: ['pub*'], page: ['1']}}, {paths: ['/x/*'], headers: {accept: a}}";
+    let s = snapshot(&format!("allow: [{list}]"));
+    for (line, detail, rule) in [
+        (
+            "GET /search?q=secret&other=1",
+            "covers GET /search; `allow[0]` does, but for its query parameter `q`",
+            Some("{methods: [GET], paths: [/search], query: {q: [secret]}}"),
+        ),
+        (
+            "GET /search?page=2&q=b%20: c&q=a",
+            "`allow[0]` does, but for its query parameter `q`, query parameter `page`",
+            Some(r#"{methods: [GET], paths: [/search], query: {page: ["2"], q: ["b%20: c", a]}}"#),
+        ),
+        // Another method is more than other values, and the values count all the same.
+        (
+            "POST /search?q=secret",
+            "covers POST /search",
+            Some("{methods: [POST], paths: [/search], query: {q: [secret]}}"),
+        ),
+        ("GET /other?q=secret", "covers GET /other", Some("{methods: [GET], paths: [/other]}")),
+        ("GET /search?q=a*", "query parameter `q`", None),
+        ("GET /x/y", "`allow[1]` does, but for its header `accept`", None),
+    ] {
+        let asked = request(line, &[]);
+        let denial = denied(&s, &asked);
+        assert!(denial.detail.ends_with(detail), "{line}: {}", denial.detail);
+        let suggested = denial.suggestion.as_deref().map(|text| text.split_once("- ").unwrap().1);
+        assert_eq!(suggested, rule, "{line}");
+        if let Some(rule) = rule {
+            let s = snapshot(&format!("allow: [{list}, {rule}]"));
+            assert!(ask(&s, line).is_ok(), "{line}");
+            let other = ask(&s, &line.replace("secret", "secrets"));
+            assert_eq!(other.is_err(), rule.contains("[secret]"), "nothing beside it: {line}");
+        }
+    }
+    let long = request(&format!("GET /search?q={}", "x".repeat(500)), &[]);
+    assert_eq!(denied(&s, &long).suggestion, None);
+}
+
 #[test]
 fn what_is_remembered_is_bounded() {
     let s = snapshot("allow: [{paths: [/a/*]}]");
@@ -356,6 +404,18 @@ mod operations {
             let s = Snapshot::compile(&policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
             assert!(super::asked(&s, &asked).is_ok(), "{text}");
         }
+        let s = snapshot(
+            "protocol: mcp, allow: [{tools: [read], arguments: {path: '/w/*', mode: r}}, {methods: ['tools/*'], tools: [stat]}]",
+        );
+        let of = |arguments: &[(&str, &str)]| Request {
+            operations: vec![tool("read", arguments)],
+            ..request("POST /rpc", &[])
+        };
+        let denial = denied(&s, &of(&[("path", "/etc/x"), ("mode", "r"), ("other", "1")]));
+        let rule = r#"{methods: [tools/call], tools: [read], arguments: {mode: [r], path: [/etc/x]}}"#;
+        assert!(denial.detail.ends_with("`allow[0]` does, but for its argument `path`"), "{}", denial.detail);
+        assert!(denial.suggestion.unwrap().ends_with(rule));
+        assert_eq!(denied(&s, &of(&[])).suggestion, None, "without its arguments the tool would be allowed for all");
         let s = snapshot("protocol: jsonrpc, allow: []");
         let star = Request { operations: vec![call("a*")], ..request("POST /", &[]) };
         let RequestVerdict::Deny(d) = s.authorize_request(&permit(&s), &star) else { panic!() };

@@ -1,0 +1,73 @@
+//! How near a denied request comes to what `allow` covers: for a denial that says what to change.
+
+use std::collections::BTreeSet;
+
+use stockade_l7::Operation;
+
+use super::{Effect, Matcher, View, holds, values};
+use crate::{
+    facts,
+    rule::{Named, Rule},
+};
+
+/// A rule of `allow` that covers a request but for values that it looks at.
+#[derive(Debug)]
+pub(crate) struct Missed<'m> {
+    pub(crate) rule: &'m Rule,
+    /// What does not fit: `query parameter q`, `header accept`, `argument path`.
+    pub(crate) values: Vec<String>,
+}
+
+impl Matcher {
+    /// Rules of `allow` whose paths cover the request, in the order of the policy.
+    fn around(&self, view: &View<'_>) -> Vec<&Rule> {
+        let Some(side) = &self.allow else { return Vec::new() };
+        let near = side.near(view).into_iter().filter_map(|at| side.rules.get(at as usize));
+        near.map(|c| &c.rule).filter(|rule| rule.path_matches(view)).collect()
+    }
+
+    /// The first rule of `allow` that covers everything but values.
+    pub(crate) fn missed(&self, view: &View<'_>) -> Option<Missed<'_>> {
+        let missed = |rule| Some(Missed { rule, values: Rule::missed(rule, view).filter(|v| !v.is_empty())? });
+        self.around(view).into_iter().find_map(missed)
+    }
+
+    /// The query parameters that rules for this path look at.
+    pub(crate) fn watched_query(&self, view: &View<'_>) -> BTreeSet<&str> {
+        names(self.around(view).into_iter().flat_map(|rule| &rule.query))
+    }
+
+    /// The arguments that rules for such an operation look at.
+    pub(crate) fn watched_arguments(&self, view: &View<'_>, operation: &Operation) -> BTreeSet<&str> {
+        let rules = self.around(view).into_iter().filter(|rule| rule.keys_fit(Effect::Allow, operation));
+        names(rules.flat_map(|rule| &rule.arguments))
+    }
+}
+
+impl Rule {
+    /// The values that do not fit; `None` where something else does not either.
+    fn missed(&self, view: &View<'_>) -> Option<Vec<String>> {
+        let request = view.request;
+        let method = self.methods.as_ref().is_none_or(|m| m.contains(request.method.as_str()));
+        if !method || !request.operations.iter().all(|o| self.keys_fit(Effect::Allow, o)) {
+            return None;
+        }
+        let unfit = |list: &[Named], what: &str, fits: &dyn Fn(&Named) -> bool| -> Vec<String> {
+            list.iter().filter(|named| !fits(named)).map(|(name, _)| format!("{what} `{name}`")).collect()
+        };
+        let query = unfit(&self.query, "query parameter", &|(name, globs)| {
+            holds(Effect::Allow, globs, &values(&request.query, name), true)
+        });
+        let headers = unfit(&self.headers, "header", &|(name, globs)| {
+            holds(Effect::Allow, globs, &values(&request.headers, name), false)
+        });
+        let arguments = unfit(&self.arguments, "argument", &|(path, globs)| {
+            request.operations.iter().all(|o| holds(Effect::Allow, globs, &facts::argument(o, path), false))
+        });
+        Some([query, headers, arguments].concat())
+    }
+}
+
+fn names<'r>(list: impl Iterator<Item = &'r Named>) -> BTreeSet<&'r str> {
+    list.map(|(name, _)| &**name).collect()
+}
