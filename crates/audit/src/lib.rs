@@ -29,5 +29,8 @@ pub use follow::Follow;
 pub use handle::{Audit, Settings, StartError, Writer};
 pub use ocsf::SCHEMA;
 pub use record::Record;
-pub use sink::{Blocked, FileError, FileSink, Head, HeadHandle, LineSink, Rotation, Sink, SinkError, Summary, Tap};
+pub use sink::{
+    Blocked, Few, FileError, FileSink, Head, HeadHandle, LineSink, Outcome, Rotation, Sink, SinkError, Summary, Tap,
+    Total,
+};
 pub use verify::{Verified, VerifyError, verify};

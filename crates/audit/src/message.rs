@@ -109,7 +109,9 @@ fn network_rest(out: &mut String, e: &Network) -> fmt::Result {
     if let Some(detail) = &e.detail {
         write!(out, ": {detail}")?;
     }
-    e.suggestion.as_ref().map_or(Ok(()), |line| write!(out, " - to allow: {line}"))
+    // YAML of several lines in one: the event itself has it as it is.
+    let line = |text: &String| text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    e.suggestion.as_ref().map_or(Ok(()), |text| write!(out, " - to allow: {}", line(text)))
 }
 
 fn http(out: &mut String, e: &Http) -> fmt::Result {

@@ -9,7 +9,7 @@ use std::io;
 
 pub use file::{FileError, FileSink, Head, HeadHandle, Rotation};
 pub use line::LineSink;
-pub use summary::{Blocked, Summary};
+pub use summary::{Blocked, Few, Outcome, Summary, Total};
 pub use tap::Tap;
 
 use crate::record::Record;

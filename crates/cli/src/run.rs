@@ -1,5 +1,7 @@
 //! `run` and `learn`.
 
+mod blocked;
+
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
@@ -9,15 +11,11 @@ use std::{
 use stockade_supervisor::{
     self as supervisor, Access, Config, Finished, Limits, Posture, TerminalChoice, Voice, Workspace, say,
 };
-use stockade_types::Escaped;
 
 use crate::{
     Failure,
     args::{LearnArgs, LogLevel, RunArgs, SandboxArgs},
 };
-
-/// Rows of the summary that are shown.
-const SHOWN: usize = 10;
 
 /// `stockade run`.
 pub(crate) fn run(args: RunArgs) -> Result<u8, Failure> {
@@ -94,39 +92,15 @@ fn variable(text: OsString) -> Option<Result<(OsString, OsString), Failure>> {
 
 /// What was blocked, and the policy lines that would allow it.
 fn say_blocked(config: &Config, finished: &Finished) {
-    let blocked = finished.summary.blocked();
-    if config.voice < Voice::Notices || blocked.is_empty() {
+    let lines = blocked::lines(&finished.summary, config.policy.is_empty());
+    if config.voice < Voice::Notices || lines.is_empty() {
         return;
     }
-    say(format_args!("stockade: {} blocked", plural(finished.summary.blocked_in_all(), "connection")));
-    for row in blocked.iter().take(SHOWN) {
-        let port = row.port.map(|p| format!(":{p}")).unwrap_or_default();
-        let reason = row.reason.map_or("", |r| r.code());
-        say(format_args!("  {:>5} × {}{port}  {reason}", row.count, Escaped(&row.host)));
-        if let Some(allow) = &row.suggestion {
-            say(format_args!("          to allow it: {}", hint(config, row, allow)));
-        }
-    }
-    if blocked.len() > SHOWN {
-        say(format_args!("  and {} more; `--audit-log FILE` keeps them all", blocked.len() - SHOWN));
-    }
+    lines.iter().for_each(|line| say(format_args!("{line}")));
     if let Some(head) = &finished.head {
         let head = head.get();
         say(format_args!("stockade: audit log {}, line {}, head {}", head.path.display(), head.sequence, head.hash));
     }
-}
-
-/// On the command line where there is no policy file yet, else as the line to add.
-fn hint(config: &Config, row: &stockade_audit::Blocked, yaml: &str) -> String {
-    match (config.policy.is_empty(), row.port) {
-        (true, Some(port)) => format!("--allow {}:{port}", Escaped(&row.host)),
-        (true, None) => format!("--allow {}", Escaped(&row.host)),
-        (false, _) => format!("add to the policy\n{}", indent(yaml)),
-    }
-}
-
-fn indent(yaml: &str) -> String {
-    yaml.lines().map(|l| format!("            {l}")).collect::<Vec<_>>().join("\n")
 }
 
 fn say_usage(config: &Config, finished: &Finished) {
@@ -140,10 +114,6 @@ fn say_usage(config: &Config, finished: &Finished) {
         "stockade: used {:.2} s of CPU, {memory} of memory at most, {processes} processes at most",
         usage.cpu.as_secs_f64()
     ));
-}
-
-fn plural(n: u64, word: &str) -> String {
-    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
 #[cfg(test)]

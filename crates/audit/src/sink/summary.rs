@@ -2,22 +2,23 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use stockade_types::{Escaped, Reason};
+use stockade_types::Reason;
 
 use super::Sink;
 use crate::{
-    event::{Action, Network},
+    event::{Action, Event, Network},
     record::Record,
 };
 
 /// Destinations told apart; refusals of further ones are only counted.
 const MAX_ROWS: usize = 256;
-/// Rows shown.
-const SHOWN: usize = 20;
+/// Requests, and suggestions, of one destination that are told apart.
+const MAX_TEXTS: usize = 8;
+/// Characters of a request's path.
+const MAX_PATH: usize = 100;
 
 /// Counts refusals by destination and reason. Clones share the counts: one goes to the writer as a sink, another
 /// stays with whoever reads it, also while the sandbox runs.
@@ -27,8 +28,8 @@ pub struct Summary(Arc<Mutex<Counts>>);
 #[derive(Debug, Default)]
 struct Counts {
     rows: HashMap<Key, Row>,
-    /// Refusals that found the table full.
-    others: u64,
+    blocked: Total,
+    let_through: Total,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,12 +41,12 @@ struct Key {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Outcome {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Refused.
     Blocked,
     /// Let through by `mode: audit` or `learn`.
-    WouldBlock,
-    Failed,
+    LetThrough,
 }
 
 #[derive(Debug)]
@@ -53,13 +54,36 @@ struct Row {
     count: u64,
     /// Order of first appearance, so that equal counts keep a stable order.
     nth: usize,
-    suggestion: Option<String>,
+    requests: Few,
+    suggestions: Few,
+}
+
+/// The first few different texts of many.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Few {
+    /// In order of appearance.
+    pub texts: Vec<String>,
+    /// Whether there were others.
+    pub more: bool,
+}
+
+impl Few {
+    fn add(&mut self, text: &str) {
+        if self.texts.iter().any(|t| t == text) {
+            return;
+        }
+        match self.texts.len() < MAX_TEXTS {
+            true => self.texts.push(text.to_owned()),
+            false => self.more = true,
+        }
+    }
 }
 
 /// One row of the summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
-    /// Host or address as the command named it. From inside the sandbox: show through [`Escaped`] only.
+    /// Host or address as the command named it. From inside the sandbox: show through
+    /// [`Escaped`](stockade_types::Escaped) only.
     pub host: String,
     /// Port, where there was one.
     pub port: Option<u16>,
@@ -67,8 +91,19 @@ pub struct Blocked {
     pub reason: Option<Reason>,
     /// How often.
     pub count: u64,
-    /// The policy line that would allow it.
-    pub suggestion: Option<String>,
+    /// `GET /path`, where requests of a permitted connection were blocked. From inside the sandbox too.
+    pub requests: Few,
+    /// The policy lines that would allow it.
+    pub suggestions: Few,
+}
+
+/// How many actions of each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Total {
+    /// Connections and DNS questions.
+    pub connections: u64,
+    /// Requests within permitted connections.
+    pub requests: u64,
 }
 
 impl Summary {
@@ -78,37 +113,36 @@ impl Summary {
         Self::default()
     }
 
-    /// What was blocked, most frequent first.
+    /// What was blocked, or let through all the same; most frequent first.
     #[must_use]
-    pub fn blocked(&self) -> Vec<Blocked> {
+    pub fn rows(&self, outcome: Outcome) -> Vec<Blocked> {
+        let counts = self.lock();
+        let mut rows: Vec<_> = counts.rows.iter().filter(|(key, _)| key.outcome == outcome).collect();
+        rows.sort_by_key(|(_, row)| (std::cmp::Reverse(row.count), row.nth));
         let of = |(key, row): (&Key, &Row)| Blocked {
             host: key.host.clone(),
             port: key.port,
             reason: key.reason,
             count: row.count,
-            suggestion: row.suggestion.clone(),
+            requests: row.requests.clone(),
+            suggestions: row.suggestions.clone(),
         };
-        let counts = self.lock();
-        sorted(&counts.rows).into_iter().filter(|(key, _)| key.outcome == Outcome::Blocked).map(of).collect()
+        rows.into_iter().map(of).collect()
     }
 
-    /// How many actions were blocked in all.
+    /// How many in all, those without a row too.
     #[must_use]
-    pub fn blocked_in_all(&self) -> u64 {
+    pub fn total(&self, outcome: Outcome) -> Total {
         let counts = self.lock();
-        let rows = counts.rows.iter().filter(|(key, _)| key.outcome == Outcome::Blocked);
-        rows.map(|(_, row)| row.count).fold(counts.others, u64::saturating_add)
+        match outcome {
+            Outcome::Blocked => counts.blocked,
+            Outcome::LetThrough => counts.let_through,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn sorted(rows: &HashMap<Key, Row>) -> Vec<(&Key, &Row)> {
-    let mut rows: Vec<_> = rows.iter().collect();
-    rows.sort_by_key(|(key, row)| (key.outcome, std::cmp::Reverse(row.count), row.nth));
-    rows
 }
 
 impl Sink for Summary {
@@ -120,62 +154,50 @@ impl Sink for Summary {
         let Some(n) = record.event.connection() else { return };
         let outcome = match n.action {
             Action::Denied => Outcome::Blocked,
-            Action::Failed => Outcome::Failed,
-            Action::Allowed if n.audited => Outcome::WouldBlock,
-            Action::Allowed | Action::Closed => return,
+            Action::Allowed if n.audited => Outcome::LetThrough,
+            Action::Failed | Action::Allowed | Action::Closed => return,
         };
-        self.lock().add(n, outcome);
+        self.lock().add(n, outcome, request(&record.event).as_deref());
     }
 }
 
+/// The request that an event is about, where the connection that it came on was permitted.
+fn request(event: &Event) -> Option<String> {
+    let Event::Http(http) = event else { return None };
+    if http.network.endpoint.is_none() || http.path.is_empty() {
+        return None;
+    }
+    let cut = match http.path.char_indices().nth(MAX_PATH) {
+        Some((at, _)) => format!("{}…", http.path.get(..at).unwrap_or_default()),
+        None => http.path.clone(),
+    };
+    Some(format!("{} {cut}", http.method))
+}
+
 impl Counts {
-    fn add(&mut self, n: &Network, outcome: Outcome) {
+    fn add(&mut self, n: &Network, outcome: Outcome, request: Option<&str>) {
         let count = n.suppressed.saturating_add(1);
+        let total = match outcome {
+            Outcome::Blocked => &mut self.blocked,
+            Outcome::LetThrough => &mut self.let_through,
+        };
+        let kind = if request.is_some() { &mut total.requests } else { &mut total.connections };
+        *kind = kind.saturating_add(count);
         let host = n.host.clone().or_else(|| n.addr.map(|a| a.to_string())).unwrap_or_else(|| "?".into());
         let key = Key { host, port: n.port, reason: n.reason, outcome };
         let nth = self.rows.len();
         if nth >= MAX_ROWS && !self.rows.contains_key(&key) {
-            if outcome == Outcome::Blocked {
-                self.others = self.others.saturating_add(count);
-            }
             return;
         }
-        let row = self.rows.entry(key).or_insert(Row { count: 0, nth, suggestion: None });
+        let blank = || Row { count: 0, nth, requests: Few::default(), suggestions: Few::default() };
+        let row = self.rows.entry(key).or_insert_with(blank);
         row.count = row.count.saturating_add(count);
-        if n.suggestion.is_some() {
-            row.suggestion.clone_from(&n.suggestion);
+        if let Some(request) = request {
+            row.requests.add(request);
         }
-    }
-}
-
-/// One line per row, the empty string when nothing was blocked.
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.lock();
-        let rows = sorted(&counts.rows);
-        for (key, row) in rows.iter().take(SHOWN) {
-            let verb = match key.outcome {
-                Outcome::Blocked => "blocked",
-                Outcome::WouldBlock => "would have blocked",
-                Outcome::Failed => "failed",
-            };
-            write!(f, "{verb} {} × {}", row.count, Escaped(&key.host))?;
-            if let Some(port) = key.port {
-                write!(f, ":{port}")?;
-            }
-            if let Some(reason) = key.reason {
-                write!(f, " ({reason})")?;
-            }
-            if let Some(line) = &row.suggestion {
-                write!(f, " - to allow: {}", Escaped(line))?;
-            }
-            writeln!(f)?;
+        if let Some(suggestion) = &n.suggestion {
+            row.suggestions.add(suggestion);
         }
-        let hidden = rows.iter().skip(SHOWN).map(|(_, row)| row.count).fold(counts.others, u64::saturating_add);
-        if hidden > 0 {
-            writeln!(f, "and {hidden} × other destinations")?;
-        }
-        Ok(())
     }
 }
 

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use stockade_types::{Generation, SandboxId};
 
 use super::*;
-use crate::event::Event;
+use crate::event::Http;
 
-fn record(host: &str, action: Action, suppressed: u64) -> Record {
-    let event = Event::Network(Network {
+fn network(host: &str, action: Action, suppressed: u64) -> Network {
+    Network {
         reason: Some(Reason::NoPolicy),
         host: Some(host.into()),
         port: Some(443),
@@ -14,42 +14,73 @@ fn record(host: &str, action: Action, suppressed: u64) -> Record {
         suppressed,
         audited: action == Action::Allowed,
         ..Network::new(action, "connect", Generation(1))
-    });
+    }
+}
+
+fn record(host: &str, action: Action, suppressed: u64) -> Record {
+    of(Event::Network(network(host, action, suppressed)))
+}
+
+fn of(event: Event) -> Record {
     Record { sequence: 1, time_ms: 0, sandbox: Arc::new(SandboxId::from_random([0; 8])), event }
 }
 
+fn counts(summary: &Summary, outcome: Outcome) -> Vec<(String, u64)> {
+    summary.rows(outcome).into_iter().map(|b| (b.host, b.count)).collect()
+}
+
 #[test]
-fn counts_and_shows() {
+fn counts_by_destination_and_outcome() {
     let mut summary = Summary::new();
-    assert_eq!(summary.to_string(), "");
+    assert_eq!((summary.rows(Outcome::Blocked), summary.total(Outcome::Blocked)), (Vec::new(), Total::default()));
     summary.record(&record("other.test", Action::Denied, 0));
     summary.record(&record("evil.test", Action::Denied, 10));
     summary.record(&record("evil.test", Action::Denied, 0));
     summary.record(&record("far.test", Action::Failed, 0));
     summary.record(&record("maybe.test", Action::Allowed, 0));
     summary.record(&record("done.test", Action::Closed, 0));
-    assert_eq!(
-        summary.to_string(),
-        "blocked 12 × evil.test:443 (no_policy) - to allow: --allow evil.test\n\
-         blocked 1 × other.test:443 (no_policy) - to allow: --allow evil.test\n\
-         would have blocked 1 × maybe.test:443 (no_policy) - to allow: --allow evil.test\n\
-         failed 1 × far.test:443 (no_policy) - to allow: --allow evil.test\n"
-    );
-    assert_eq!(summary.blocked_in_all(), 13);
-    assert_eq!(summary.blocked().first().map(|b| (b.host.as_str(), b.count)), Some(("evil.test", 12)));
+    assert_eq!(counts(&summary, Outcome::Blocked), [("evil.test".into(), 12), ("other.test".into(), 1)]);
+    assert_eq!(counts(&summary, Outcome::LetThrough), [("maybe.test".into(), 1)]);
+    assert_eq!(summary.total(Outcome::Blocked), Total { connections: 13, requests: 0 });
+    assert_eq!(summary.total(Outcome::LetThrough), Total { connections: 1, requests: 0 });
 }
 
 #[test]
-fn hostile_names_are_escaped_and_the_table_is_bounded() {
+fn requests_of_one_destination_are_told_apart_up_to_a_bound() {
     let mut summary = Summary::new();
-    summary.record(&record("a\n\x1b[2Jblocked 0", Action::Denied, 5));
+    let request = |path: &str, endpoint: Option<&str>| {
+        let suggestion = Some(format!("allow {path}"));
+        let network =
+            Network { endpoint: endpoint.map(Into::into), suggestion, ..network("a.test", Action::Denied, 0) };
+        of(Event::Http(Http { network, method: "GET".into(), path: path.into(), status: 403 }))
+    };
+    for path in ["/b", "/a", "/b", &format!("/{}", "x".repeat(200))] {
+        summary.record(&request(path, Some("api")));
+    }
+    // The host itself was refused: what was to be asked of it does not matter.
+    summary.record(&request("/c", None));
+    let rows = summary.rows(Outcome::Blocked);
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!(row.requests.texts, ["GET /b", "GET /a", &format!("GET /{}…", "x".repeat(99))]);
+    assert_eq!((row.suggestions.texts.len(), row.suggestions.more), (4, false));
+    assert_eq!(summary.total(Outcome::Blocked), Total { connections: 1, requests: 4 });
+    for n in 0..100 {
+        summary.record(&request(&format!("/{n}"), Some("api")));
+    }
+    let row = &summary.rows(Outcome::Blocked)[0];
+    assert_eq!((row.requests.texts.len(), row.requests.more), (MAX_TEXTS, true));
+    assert_eq!((row.suggestions.texts.len(), row.suggestions.more), (MAX_TEXTS, true));
+    assert_eq!(row.count, 105);
+}
+
+#[test]
+fn the_table_is_bounded_and_counts_go_on() {
+    let mut summary = Summary::new();
     for n in 0..100_000 {
         summary.record(&record(&format!("x{n}.test"), Action::Denied, 0));
     }
-    let text = summary.to_string();
-    assert!(text.starts_with("blocked 6 × a\\u{a}\\u{1b}[2Jblocked 0:443"), "{text}");
-    assert_eq!(text.lines().count(), SHOWN + 1);
-    assert_eq!(text.lines().last().unwrap(), format!("and {} × other destinations", 100_000 - (SHOWN - 1)));
-    assert_eq!(summary.blocked_in_all(), 100_006);
+    summary.record(&record("x1.test", Action::Denied, 4));
+    assert_eq!(summary.total(Outcome::Blocked).connections, 100_005);
     assert_eq!(summary.lock().rows.len(), MAX_ROWS);
+    assert_eq!(counts(&summary, Outcome::Blocked)[0], ("x1.test".into(), 6));
 }
