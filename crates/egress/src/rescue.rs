@@ -1,11 +1,14 @@
 //! Refusals: one typed value per cause, one table from it to a status, a reason and a body.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use hyper::ext::ReasonPhrase;
 use serde::Serialize;
 use stockade_audit::Action;
 use stockade_l7::Unreadable;
-use stockade_policy::Denial;
+use stockade_policy::{Denial, Terms};
 use stockade_tls::ClientFault;
 use stockade_types::{Generation, Reason};
 
@@ -13,6 +16,9 @@ use crate::{
     destination::DestinationError, http::head::Violation, opening::OpeningError, peer::IdentityError,
     resolver::ResolveError, upstream::UpstreamError,
 };
+
+/// Bytes of the sentence in a reason phrase.
+const PHRASE: usize = 320;
 
 /// Why a connection or a request goes no further.
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +63,18 @@ pub(crate) enum Refusal {
     #[error("not a WebSocket message that can be judged: {0}")]
     Frame(#[from] stockade_l7::websocket::Violation),
     /// The request's body is over the endpoint's bound.
-    #[error("the request body is larger than the endpoint allows (limits.request_body)")]
-    BodyTooLarge,
+    #[error(
+        "the request body is larger than the {} bytes that endpoint `{}` allows (its `limits.request_body`)",
+        .0.limits.request_body.unwrap_or_default(), .0.endpoint
+    )]
+    BodyTooLarge(Arc<Terms>),
     /// The endpoint's requests of this minute are used up.
-    #[error("the endpoint's requests_per_minute are used up; wait and try again")]
-    RateLimited,
+    #[error(
+        "more requests than the {} a minute that endpoint `{}` allows (its `limits.requests_per_minute`); try again in \
+         {seconds} s",
+        .0.limits.requests_per_minute.unwrap_or_default(), .0.endpoint, seconds = .1
+    )]
+    RateLimited(Arc<Terms>, u64),
     /// It is not known who asks, where a rule names programs.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -115,8 +128,8 @@ impl Refusal {
             Self::Credential(refusal) => credential(refusal),
             Self::Uninspectable(_) => row(StatusCode::BAD_GATEWAY, Reason::Uninspectable, Failed),
             Self::Frame(_) => row(StatusCode::BAD_REQUEST, Reason::Framing, Denied),
-            Self::BodyTooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, Reason::TxLimit, Denied),
-            Self::RateLimited => row(StatusCode::TOO_MANY_REQUESTS, Reason::RateLimit, Denied),
+            Self::BodyTooLarge(_) => row(StatusCode::PAYLOAD_TOO_LARGE, Reason::TxLimit, Denied),
+            Self::RateLimited(..) => row(StatusCode::TOO_MANY_REQUESTS, Reason::RateLimit, Denied),
             Self::Identity(error) => row(StatusCode::FORBIDDEN, error.reason(), Denied),
             Self::Busy => row(StatusCode::SERVICE_UNAVAILABLE, Reason::Limit, Denied),
         }
@@ -152,14 +165,37 @@ impl Refusal {
         text.into()
     }
 
+    /// What stands beside the status in HTTP/1: all that many clients show, and all that is left of an answer to CONNECT.
+    fn phrase(&self) -> String {
+        let row = self.row();
+        let status = row.status.canonical_reason().unwrap_or("Refused");
+        let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+        let detail: String = self.to_string().chars().map(plain).take(PHRASE).collect();
+        format!("{status} (stockade {}: {detail})", row.reason)
+    }
+
+    /// Fields besides those of the body.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited(_, seconds) => Some(*seconds),
+            _ => None,
+        }
+    }
+
     /// The response.
     #[must_use]
     pub(crate) fn response(&self, generation: Generation) -> Response<Bytes> {
         let mut response = Response::new(self.body(generation));
         *response.status_mut() = self.row().status;
+        if let Ok(phrase) = ReasonPhrase::try_from(self.phrase()) {
+            response.extensions_mut().insert(phrase);
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 
@@ -170,13 +206,54 @@ impl Refusal {
         let mut out = format!(
             "HTTP/1.1 {} {}\r\ncontent-type: application/json\r\ncache-control: no-store\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             status.as_u16(),
-            status.canonical_reason().unwrap_or_default(),
+            self.phrase(),
             body.len(),
         )
         .into_bytes();
         out.extend_from_slice(&body);
         out
     }
+
+    /// The response to a gRPC call, whose clients read neither status nor body: code and text in the fields, nothing
+    /// else.
+    #[must_use]
+    pub(crate) fn grpc_response(&self, generation: Generation) -> Response<Bytes> {
+        let mut response = self.response(generation);
+        let message = format!("{}: {self}", self.row().reason);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", self.grpc_code().into());
+        if let Ok(message) = HeaderValue::try_from(percent(&message)) {
+            headers.insert("grpc-message", message);
+        }
+        *response.body_mut() = Bytes::new();
+        response
+    }
+
+    /// The codes that gRPC has for such answers.
+    fn grpc_code(&self) -> u16 {
+        const RESOURCE_EXHAUSTED: u16 = 8;
+        const PERMISSION_DENIED: u16 = 7;
+        const UNAVAILABLE: u16 = 14;
+        const INTERNAL: u16 = 13;
+        match self.row().status {
+            StatusCode::FORBIDDEN => PERMISSION_DENIED,
+            StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => RESOURCE_EXHAUSTED,
+            status if status.is_server_error() => UNAVAILABLE,
+            _ => INTERNAL,
+        }
+    }
+}
+
+/// Text as gRPC writes it into a field.
+fn percent(text: &str) -> String {
+    let byte = |b: u8| match b {
+        b' '..=b'~' if b != b'%' => char::from(b).to_string(),
+        _ => format!("%{b:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 fn credential(refusal: &stockade_secrets::Refusal) -> Row {
@@ -240,8 +317,32 @@ mod tests {
         assert_eq!(body["generation"], 7, "of the verdict, not of now");
         let raw = String::from_utf8(refusal.raw_response(Generation(9))).unwrap();
         let (head, tail) = raw.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{head}");
+        let phrase = "Forbidden (stockade no_policy: no endpoint allows evil.test:443)";
+        assert!(head.starts_with(&format!("HTTP/1.1 403 {phrase}\r\n")), "{head}");
         assert!(head.contains(&format!("content-length: {}", tail.len())), "{head}");
+    }
+
+    #[test]
+    fn grpc_has_code_and_text_in_fields_and_no_body() {
+        let response = Refusal::Busy.grpc_response(Generation::FIRST);
+        let field = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        assert_eq!((field("grpc-status"), field("content-type")), ("14", "application/grpc"));
+        assert_eq!(field("grpc-message"), "limit: too many connections are open; close some or raise the limit");
+        assert!(response.body().is_empty());
+        assert_eq!(percent("100% é\n"), "100%25 %C3%A9%0A");
+    }
+
+    #[test]
+    fn a_phrase_is_one_line_whatever_was_asked() {
+        let denial = Denial {
+            reason: Reason::L7,
+            rule: "r".into(),
+            detail: format!("é\r\nX: y {}", "z".repeat(1_000)),
+            suggestion: None,
+            generation: Generation::FIRST,
+        };
+        let phrase = Refusal::Policy(Box::new(denial)).phrase();
+        assert!(phrase.starts_with("Forbidden (stockade l7: ???X: y zzz") && phrase.len() < 400, "{phrase}");
     }
 
     #[test]

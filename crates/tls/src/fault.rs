@@ -10,7 +10,7 @@ pub enum OriginFault {
     /// No path to a trusted authority.
     #[error(
         "its certificate is signed by an authority that the supervisor does not trust, or by itself; if that is right, \
-         give the supervisor the authority's certificate"
+         name the authority's certificate: `--upstream-ca FILE`, or `upstream: {{roots: FILE}}` of the endpoint"
     )]
     UnknownIssuer,
     /// Past its end.
@@ -29,7 +29,10 @@ pub enum OriginFault {
     #[error("its certificate is malformed, weak or not one for a server")]
     BadCertificate,
     /// The origin wants to see a certificate, or did not like ours.
-    #[error("it wants a client certificate that it accepts; name one for this endpoint")]
+    #[error(
+        "it wants a client certificate that it accepts; name one for this endpoint: `upstream: {{certificate: FILE, \
+         key: FILE}}`"
+    )]
     ClientCertificate,
     /// Nothing in common.
     #[error("it speaks no TLS 1.2 or 1.3, or no algorithm that is accepted")]

@@ -126,7 +126,7 @@ impl Session {
         let size = request.body().as_ref().and_then(|body| body.size_hint().exact());
         let most = terms.limits.request_body;
         if most.zip(size).is_some_and(|(most, size)| size > most) {
-            return Err(Refusal::BodyTooLarge);
+            return Err(Refusal::BodyTooLarge(terms));
         }
         let (mut held, kind) = (None, message::kind(terms.protocol));
         let mut socket = None;
@@ -146,8 +146,9 @@ impl Session {
         if websocket(request.headers()) && socket.is_none() {
             socket = Some(Wanted::of(request, None)?);
         }
-        if !self.shared.rates.take(&terms) {
-            return Err(Refusal::RateLimited);
+        if let Err(wait) = self.shared.rates.take(&terms) {
+            // Rounded up: who waits that long is let through.
+            return Err(Refusal::RateLimited(terms, wait.as_secs() + 1));
         }
         let (body, upload) = match (held, request.body_mut().take()) {
             (Some(held), _) => (Outgoing::Whole(held), Progress::whole()),

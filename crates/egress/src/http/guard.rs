@@ -177,10 +177,14 @@ impl Guard {
             return Err(if proxy { Violation::NotHttp } else { Violation::H2c });
         }
         let Some(end) = self.find_end()? else {
-            return if self.pending.len() >= self.limits.bytes { Err(Violation::TooLarge) } else { Ok(()) };
+            return if self.pending.len() >= self.limits.bytes {
+                Err(Violation::TooLarge(self.limits.bytes))
+            } else {
+                Ok(())
+            };
         };
         if end > self.limits.bytes {
-            return Err(Violation::TooLarge);
+            return Err(Violation::TooLarge(self.limits.bytes));
         }
         let checked = head::check(self.pending.get(..end).unwrap_or_default(), &self.surface, self.limits.fields)?;
         self.state = match checked {

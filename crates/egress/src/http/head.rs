@@ -14,11 +14,11 @@ use crate::upstream::Scheme;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Violation {
     /// Over the bound on bytes.
-    #[error("the request head is too large")]
-    TooLarge,
+    #[error("the request head is larger than {0} bytes; send fewer or shorter fields")]
+    TooLarge(usize),
     /// Over the bound on fields.
-    #[error("the request has too many fields")]
-    TooManyFields,
+    #[error("the request has more than {0} fields; send fewer")]
+    TooManyFields(usize),
     /// Not complete in time.
     #[error("the request head did not arrive in time")]
     Slow,
@@ -44,7 +44,7 @@ pub(crate) enum Violation {
     #[error("bad authority: {0}")]
     Authority(#[from] AuthorityError),
     /// `Host` and target disagree.
-    #[error("the Host field differs from the request's destination")]
+    #[error("the request names another host than the one it is sent to; Host, URL and connection must agree")]
     Mismatch,
     /// No method that may be sent.
     #[error("{0}")]
@@ -62,7 +62,7 @@ impl Violation {
     #[must_use]
     pub(crate) fn row(self) -> (StatusCode, Reason) {
         match self {
-            Self::TooLarge | Self::TooManyFields => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::Limit),
+            Self::TooLarge(_) | Self::TooManyFields(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::Limit),
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, Reason::Limit),
             Self::NotHttp => (StatusCode::BAD_REQUEST, Reason::UnknownProtocol),
             Self::H2c => (StatusCode::FORBIDDEN, Reason::H2c),
@@ -115,7 +115,7 @@ pub(crate) fn check(head: &[u8], surface: &Surface, max_fields: usize) -> Result
     match request.parse(head) {
         Ok(httparse::Status::Complete(n)) if n == head.len() => {}
         Ok(_) => return Err(Violation::Framing("the head ends early")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Violation::TooManyFields),
+        Err(httparse::Error::TooManyHeaders) => return Err(Violation::TooManyFields(max_fields)),
         Err(httparse::Error::Version) => return Err(Violation::Line("the version is not HTTP/1.0 or HTTP/1.1")),
         Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
             return Err(Violation::Framing("malformed field"));

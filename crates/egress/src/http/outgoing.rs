@@ -171,7 +171,9 @@ impl Upload {
             Err(frame) => return self.trailers(frame),
         };
         if let Some(left) = &mut self.left {
-            *left = left.checked_sub(data.len() as u64).ok_or(Refusal::BodyTooLarge)?;
+            *left = left
+                .checked_sub(data.len() as u64)
+                .ok_or_else(|| Refusal::BodyTooLarge(self.grant.permit().shared_terms()))?;
         }
         let data = match &mut self.search {
             Some(search) => search.pass(data)?,

@@ -22,9 +22,12 @@ struct Bucket {
 }
 
 impl Rates {
-    /// Takes one request from the endpoint's bucket, if there is one left.
-    pub(crate) fn take(&self, terms: &Terms) -> bool {
-        let Some(rate) = terms.limits.requests_per_minute else { return true };
+    /// Takes one request from the endpoint's bucket.
+    ///
+    /// # Errors
+    /// When there is none left: how long it takes until there is.
+    pub(crate) fn take(&self, terms: &Terms) -> Result<(), Duration> {
+        let Some(rate) = terms.limits.requests_per_minute else { return Ok(()) };
         let (rate, now) = (f64::from(rate), Instant::now());
         // A count is changed in one step; nothing can be half done.
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,10 +39,10 @@ impl Rates {
         bucket.left = (bucket.left + refill).min(rate);
         bucket.at = now;
         if bucket.left < 1.0 {
-            return false;
+            return Err(MINUTE.mul_f64(((1.0 - bucket.left) / rate).min(1.0)));
         }
         bucket.left -= 1.0;
-        true
+        Ok(())
     }
 }
 
@@ -53,14 +56,15 @@ mod tests {
         let rates = Rates::default();
         let mut six = terms();
         six.limits.requests_per_minute = Some(6);
-        let taken = |rates: &Rates| (0..20).filter(|_| rates.take(&six)).count();
+        let taken = |rates: &Rates| (0..20).filter(|_| rates.take(&six).is_ok()).count();
         assert_eq!(taken(&rates), 6);
+        assert_eq!(rates.take(&six).unwrap_err().as_secs(), 10);
         tokio::time::advance(Duration::from_secs(21)).await;
         assert_eq!(taken(&rates), 2);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(taken(&rates), 6, "never more than a minute's");
         let mut other = terms();
         other.endpoint = "other".into();
-        assert!((0..100).all(|_| rates.take(&other)), "no rate");
+        assert!((0..100).all(|_| rates.take(&other).is_ok()), "no rate");
     }
 }

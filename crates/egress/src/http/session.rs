@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use stockade_policy::{Door, Intent};
@@ -140,12 +140,16 @@ impl Session {
     pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let in_flight = self.link.begin();
         let connect = request.method() == Method::CONNECT;
+        let grpc = grpc(request.headers());
         let mut asked = Asked {
             method: request.method().to_string(),
             path: if connect { String::new() } else { request.uri().path().to_owned() },
         };
         if connect {
-            return self.connect(&request).await.unwrap_or_else(|refused| self.refuse(*refused, asked, true));
+            return self
+                .connect(&request)
+                .await
+                .unwrap_or_else(|refused| self.refuse(*refused, asked, Answer::Connect));
         }
         let mut request = request.map(Some);
         let exchanged = self.exchange(&mut request, &mut asked, in_flight).await;
@@ -162,14 +166,15 @@ impl Session {
                 {
                     drain(body).await;
                 }
-                self.refuse(*refused, asked, false)
+                self.refuse(*refused, asked, if grpc { Answer::Grpc } else { Answer::Http })
             }
         }
     }
 
-    fn refuse(&self, refused: Refused, asked: Asked, connect: bool) -> Response<Body> {
+    fn refuse(&self, refused: Refused, asked: Asked, answer: Answer) -> Response<Body> {
         let Refused { intent, grant, refusal } = refused;
         let generation = self.shared.policy().generation();
+        let connect = answer == Answer::Connect;
         let door = if connect { Door::Connect } else { self.door };
         let facts = match &grant {
             Some(grant) => grant.facts(),
@@ -177,7 +182,11 @@ impl Session {
         };
         self.shared.count_refusal();
         self.shared.audit.emit(record::request_refusal(facts, Some(asked), &refusal));
-        let mut response = refusal.response(generation).map(|body| Either::Left(Full::new(body)));
+        let response = match answer {
+            Answer::Grpc => refusal.grpc_response(generation),
+            Answer::Connect | Answer::Http => refusal.response(generation),
+        };
+        let mut response = response.map(|body| Either::Left(Full::new(body)));
         if connect && self.pinned.is_none() {
             // What follows a CONNECT is not a request, so nothing more can be read from this connection.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -273,6 +282,20 @@ async fn drain(mut body: Incoming) {
         }
     };
     timeout(DRAIN_TIME, read).await.ok();
+}
+
+/// What a refusal answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Connect,
+    Http,
+    Grpc,
+}
+
+/// Whether a request is a call of gRPC. What its relatives for browsers send is read by other clients.
+fn grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// A refusal and what is known about what was refused.

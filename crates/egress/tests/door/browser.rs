@@ -84,6 +84,7 @@ impl Raw {
 pub(crate) struct Told {
     pub(crate) status: u16,
     pub(crate) version: Version,
+    pub(crate) fields: http::HeaderMap,
     pub(crate) body: String,
     pub(crate) trailers: Option<http::HeaderMap>,
 }
@@ -158,5 +159,5 @@ async fn told(response: http::Response<hyper::body::Incoming>) -> Result<Told, h
     let body = body.collect().await?;
     let trailers = body.trailers().cloned();
     let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-    Ok(Told { status: parts.status.as_u16(), version: parts.version, body, trailers })
+    Ok(Told { status: parts.status.as_u16(), version: parts.version, fields: parts.headers, body, trailers })
 }

@@ -152,7 +152,9 @@ fn grpc_is_judged_by_service_and_method_before_a_byte_of_the_body() {
         assert_eq!(arena.1.requests()[0].header("te"), Some("trailers"));
         for path in ["/shop.Catalogue/Delete", "/shop.Orders/Get", "/shop.Catalogue/Get/", "/x"] {
             let told = call(path);
-            assert_eq!((told.status, told.reason().as_str()), (403, "l7"), "{path}");
+            let field = |name: &str| told.fields.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            assert_eq!((told.status, field("grpc-status"), told.body.as_str()), (403, "7", ""), "{path}");
+            assert!(field("grpc-message").starts_with("l7: "), "{path} {told:?}");
             arena.0.one_refusal(Reason::L7);
         }
         assert_eq!(arena.1.requests().len(), 1);
