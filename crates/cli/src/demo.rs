@@ -6,9 +6,13 @@ mod inside;
 mod upstream;
 
 use std::{
-    env, fs, io,
+    env, fs,
+    io::{self, BufRead, BufReader, Write},
     net::TcpListener,
-    os::{fd::OwnedFd, unix::fs::chown},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt, chown},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -31,8 +35,15 @@ network:
   endpoints:
     api:
       hosts: [api.demo.test]
-      ports: [80]
+      ports: [443]
       private_addresses: [192.0.2.0/24]
+      allow: [{methods: [GET]}]
+      credentials: [token]
+credentials:
+  token:
+    env: DEMO_TOKEN
+    source: file:token
+    inject: {header: authorization, value: \"Bearer {secret}\"}
 ";
 
 /// Who the sandboxed part is when root shows the demo.
@@ -56,8 +67,10 @@ fn show() -> Result<u8, Failure> {
     offline::enter(&hosts, &resolv).map_err(|e| {
         Failure::new(format_args!("the demo's network cannot be made: {e}; `stockade doctor` says what is missing"))
     })?;
-    let mut upstream = upstream(&program)?;
-    let finished = supervisor::run(&config(&program, &stage, &policy, &log));
+    let (mut upstream, token, authority) = upstream(&program)?;
+    stage.file("token", &token)?;
+    let authority = stage.file("upstream-ca.pem", &authority)?;
+    let finished = supervisor::run(&config(&program, &stage, (&policy, authority), &log));
     // It has answered everything it was asked.
     let _ = upstream.kill().and_then(|()| upstream.wait());
     let finished = finished?;
@@ -70,7 +83,7 @@ fn show() -> Result<u8, Failure> {
     Ok(finished.code)
 }
 
-fn config(program: &Path, stage: &Stage, policy: &Path, log: &Path) -> Config {
+fn config(program: &Path, stage: &Stage, (policy, authority): (&Path, PathBuf), log: &Path) -> Config {
     Config {
         command: vec![program.into(), "demo".into(), "inside".into()],
         policy: vec![policy.to_owned()],
@@ -80,7 +93,7 @@ fn config(program: &Path, stage: &Stage, policy: &Path, log: &Path) -> Config {
         env: Vec::new(),
         user: None,
         limits: Limits::default(),
-        upstream_ca: Vec::new(),
+        upstream_ca: vec![authority],
         timeout: Some(std::time::Duration::from_secs(30)),
         audit_log: Some(log.to_owned()),
         require: Vec::new(),
@@ -90,10 +103,20 @@ fn config(program: &Path, stage: &Stage, policy: &Path, log: &Path) -> Config {
     }
 }
 
-/// The upstream is a process of its own, because this one must stay single-threaded; it inherits the listener.
-fn upstream(program: &Path) -> io::Result<Child> {
-    let listener = TcpListener::bind(("192.0.2.10", 80))?;
-    Command::new(program).args(["demo", "upstream"]).stdin(Stdio::from(OwnedFd::from(listener))).spawn()
+/// The upstream is a process of its own, because this one must stay single-threaded; it inherits the listener, and says
+/// which token it wants and which authority signed for it.
+fn upstream(program: &Path) -> io::Result<(Child, String, String)> {
+    let listener = TcpListener::bind(("192.0.2.10", 443))?;
+    let mut upstream = Command::new(program);
+    upstream.args(["demo", "upstream"]).stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::piped());
+    let mut upstream = upstream.spawn()?;
+    let (mut token, mut pem) = (String::new(), String::new());
+    if let Some(said) = upstream.stdout.take() {
+        let mut said = BufReader::new(said);
+        said.read_line(&mut token)?;
+        while said.read_line(&mut pem)? > 0 && !pem.ends_with("-----END CERTIFICATE-----\n") {}
+    }
+    Ok((upstream, token, pem))
 }
 
 /// The demo's files; gone when it ends.
@@ -115,7 +138,8 @@ impl Stage {
 
     fn file(&self, name: &str, text: &str) -> io::Result<PathBuf> {
         let path = self.root.join(name);
-        fs::write(&path, text)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())?;
         Ok(path)
     }
 }
