@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the clients of tests/clients.toml that package registries have, into the directory given (target/clients
-# unless named): by name, with the machine's own pip and npm. What cannot be had is left out, and its row skipped.
+# Installs the clients of tests/clients.toml, and the packages of tests/e2e/tests/protocols, that registries have, into the
+# directory given (target/clients unless named): by name, with the machine's own pip, npm and apt-get. What cannot be had
+# is left out, and its row or test skipped.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${1:-$here/../../../target/clients}
@@ -15,6 +16,18 @@ for package in requests httpx pip awscli grpcio uv; do
     get python3 -m pip install --quiet --upgrade --target "$dir/python" --python-version "$version" \
         --only-binary=:all: "$package"
 done
+# Protocols: each in a directory of its own, for their dependencies are many.
+for package in 'mcp<2' 'gql[requests]' websockets; do
+    get python3 -m pip install --quiet --upgrade --target "$dir/python-$(echo "$package" | tr -cd 'a-z' | sed 's/requests//')" \
+        --python-version "$version" --only-binary=:all: "$package"
+done
+get npm install --silent --no-fund --no-audit --prefix "$dir/node-mcp" @modelcontextprotocol/sdk@1 zod@3
+get npm install --silent --no-fund --no-audit --prefix "$dir/node-graphql" graphql@16 graphql-yoga@5 \
+    @graphql-yoga/plugin-apq@3 graphql-request@6
+if command -v apt-get >/dev/null && mkdir -p "$dir/gh" && cd "$dir/gh"; then
+    get apt-get download -q gh && dpkg -x gh_*.deb . && rm -f gh_*.deb
+    cd "$here" || exit 1
+fi
 for package in yarn@1 pnpm@9 @yarnpkg/cli-dist@4 deno bun; do
     get npm install --silent --no-fund --no-audit --prefix "$dir/node-$(echo "$package" | tr -cd 'a-z')" "$package"
 done
