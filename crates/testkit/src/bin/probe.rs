@@ -99,6 +99,10 @@ fn connect(addr: &str) -> io::Result<TcpStream> {
 /// Sends, then reads what comes until the end, a pause or a kilobyte.
 fn say(mut stream: TcpStream, text: &[u8]) -> io::Result<String> {
     stream.write_all(text)?;
+    // What stands behind a CONNECT is answered by somebody else, and later.
+    let head = text.windows(4).position(|w| w == b"\r\n\r\n").map_or(text.len(), |at| at + 4);
+    let behind = text.starts_with(b"CONNECT ") && head < text.len();
+    let pause = Duration::from_millis(if behind { 2_000 } else { 200 });
     let (mut answer, mut chunk) = (Vec::new(), [0; 1024]);
     while answer.len() < 1024 {
         match stream.read(&mut chunk) {
@@ -108,7 +112,7 @@ fn say(mut stream: TcpStream, text: &[u8]) -> io::Result<String> {
             Err(_) => break,
         }
         // The head is enough; a proxy may keep the connection open behind it.
-        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        stream.set_read_timeout(Some(pause))?;
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
