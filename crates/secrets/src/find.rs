@@ -24,8 +24,8 @@ pub(crate) struct Look {
     pub(crate) keep: usize,
     /// What lies before begins no needle of which `strong` or more bytes are there.
     pub(crate) hold: usize,
-    /// A needle is there whose following bytes have not come in some view: what is known of the hits may change.
-    pub(crate) unsure: bool,
+    /// Where needles begin whose following bytes have not come in some view: what is known of a hit there may change.
+    pub(crate) unsure: Vec<usize>,
 }
 
 /// A needle found.
@@ -52,7 +52,7 @@ pub(crate) struct Manner {
 
 /// Looks for needles in a window.
 pub(crate) fn look(needles: &[Needle], window: &[u8], manner: Manner) -> Look {
-    let mut look = Look { hits: Vec::new(), keep: window.len(), hold: window.len(), unsure: false };
+    let mut look = Look { hits: Vec::new(), keep: window.len(), hold: window.len(), unsure: Vec::new() };
     let views = view::all(window, manner.last);
     look.through(needles, window, None, manner);
     for view in &views {
@@ -80,7 +80,7 @@ impl Look {
                 let behind = &bytes[end..];
                 if behind.len() < manner.behind && !manner.last && needle.may_go_on(behind) {
                     border = border.max(bytes.len() - at);
-                    self.unsure = true;
+                    self.unsure.push(raw(at));
                     continue;
                 }
                 let behind = behind[..behind.len().min(manner.behind)].to_vec();

@@ -88,18 +88,21 @@ impl Markers {
         self.found(&look(&self.needles, bytes, Manner { strong: STRONG, behind: BEHIND, last: true }))
     }
 
-    /// Whose it is, is known from the view in which the tail is decoded too; in others it looks forged.
+    /// Whose it is, is known from the view in which the tail is decoded too; in others it looks forged. Only there it is
+    /// waited for: what is waited for elsewhere must not let a forged one go on.
     fn found(&self, look: &Look) -> Option<Found> {
-        let mut found = look.hits.iter().map(|hit| {
+        let mut forged = None;
+        for hit in &look.hits {
             let form = self.needles[hit.needle].form;
-            Found { credential: self.credential(form, hit), form }
-        });
-        let first = found.next()?;
-        let known = if first.credential.is_some() { None } else { found.find(|found| found.credential.is_some()) };
-        match known {
-            None if first.credential.is_none() && look.unsure => None,
-            known => Some(known.unwrap_or(first)),
+            let credential = self.credential(form, hit);
+            if credential.is_some() {
+                return Some(Found { credential, form });
+            }
+            if forged.is_none() && !look.unsure.contains(&hit.range.start) {
+                forged = Some(Found { credential, form });
+            }
         }
+        forged
     }
 
     fn credential(&self, form: Form, hit: &Hit) -> Option<String> {

@@ -75,6 +75,21 @@ fn a_forged_or_cut_placeholder_is_nobodys() {
 }
 
 #[test]
+fn a_forged_one_does_not_go_on_because_another_begins_behind_it() {
+    let (markers, text) = markers();
+    for Writing { name, before, text: written, after } in writings(&text) {
+        // Another tail than any that was given out, in whatever way it is written.
+        let forged = [&before[..], &written[..written.len() / 2], markers.placeholders.core().as_bytes(), &[b'-'; 40]];
+        let body = [forged.concat(), b" ".to_vec(), before.clone(), written, after].concat();
+        for at in 0..=body.len() {
+            let (out, found) = pass(&markers, &[&body[..at], &body[at..]]);
+            assert!(found.is_some(), "{name} cut at {at}");
+            assert_eq!(markers.find(&out), None, "{name} cut at {at}");
+        }
+    }
+}
+
+#[test]
 fn of_another_sandbox_it_is_any_word() {
     let (markers, _) = markers();
     let mut others = Placeholders::new(&mut entropy(70)).unwrap();

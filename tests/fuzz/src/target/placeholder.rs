@@ -46,8 +46,7 @@ fn counting() -> impl FnMut(&mut [u8]) -> std::io::Result<()> {
     }
 }
 
-/// However the bytes are cut, a placeholder is found or not. That nothing of it went on before does not hold for damaged
-/// base64: see docs/credentials.md.
+/// However the bytes are cut, a placeholder is found or not, and what was let through holds none.
 pub(super) fn scan(data: &[u8]) -> u64 {
     let Some((&cut, body)) = data.split_first() else { return 0 };
     let mut entropy = counting();
@@ -74,6 +73,7 @@ pub(super) fn scan(data: &[u8]) -> u64 {
     assert_eq!(whole.is_some(), found.is_some(), "pieces and the whole differ");
     assert!(clean <= body.len());
     assert!(found.is_some() || clean == body.len(), "bytes are held back for ever");
+    assert!(markers.find(&body[..clean]).is_none(), "a placeholder went on");
     signature((whole.map(|f| f.form), found.map(|f| (f.form, f.credential))))
 }
 
