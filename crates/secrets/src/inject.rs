@@ -17,10 +17,9 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, HeaderValue as Field, SEC_WEBSOCKET_EXTENSIONS,
-    },
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, SEC_WEBSOCKET_EXTENSIONS},
     request::Parts,
+    uri::PathAndQuery,
 };
 use stockade_policy::{Inject, RequestPermit};
 use stockade_types::{Host, Port};
@@ -36,6 +35,7 @@ use crate::{
     refusal::{Place, Refusal},
     sigv4,
     verified::VerifiedTls,
+    wiped,
 };
 
 /// Fields that carry authentication. On an endpoint whose credentials are injected, the command's own are refused where
@@ -167,8 +167,7 @@ impl Head<'_> {
         refuse_coded(&self.parts.headers)?;
         self.put_target(&path, &query)?;
         for (name, text, credential) in fields {
-            let mut value = Field::from_str(&text).map_err(|_| invalid(&credential))?;
-            value.set_sensitive(true);
+            let value = wiped::field(text).ok_or_else(|| invalid(&credential))?;
             self.parts.headers.insert(name, value);
             self.injected.push(credential);
         }
@@ -314,7 +313,8 @@ impl Head<'_> {
         let Some(first) = put.first() else { return Ok(()) };
         let target = pairs::target(path, query);
         let mut uri = self.parts.uri.clone().into_parts();
-        uri.path_and_query = Some(target.parse().map_err(|_| invalid(first))?);
+        let target = PathAndQuery::from_maybe_shared(wiped::bytes(target)).map_err(|_| invalid(first))?;
+        uri.path_and_query = Some(target);
         self.parts.uri = Uri::from_parts(uri).map_err(|_| invalid(first))?;
         self.injected.extend(put);
         Ok(())

@@ -13,6 +13,7 @@ pub mod sigv4;
 #[cfg(test)]
 mod test;
 pub mod verified;
+mod wiped;
 
 pub use backend::{Backend, Backends, Context, FetchError, STORES};
 pub use credentials::{Credentials, source_files, source_variables};

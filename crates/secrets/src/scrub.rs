@@ -70,7 +70,7 @@ impl Values {
             let filler = String::from_utf8_lossy(&vec![FILLER; known.value.len()]).into_owned();
             let fits = known.placeholder.len() == known.value.len();
             let replacement = if fits { &*known.placeholder } else { &filler };
-            for needle in Needle::forms(index, known.value.expose()) {
+            for needle in Needle::forms_of(index, &known.value) {
                 values.replacements.push(match needle.form {
                     Form::Plain => replacement.as_bytes().to_vec(),
                     Form::Base64 { lead } => find::inside_base64(replacement, lead).to_vec(),

@@ -15,6 +15,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
 use stockade_types::Secret;
+use zeroize::Zeroizing;
 
 pub use self::chunked::ChunkSigner;
 use self::{
@@ -22,6 +23,7 @@ use self::{
     client::{Place, Signature},
     key::{EMPTY, Key, sha256},
 };
+use crate::wiped;
 
 /// Longest body that is collected to be hashed, where the client does not say its hash.
 pub const MAX_SIGNED_BODY: usize = 8 * 1024 * 1024;
@@ -197,7 +199,7 @@ fn put_keys(parts: &mut Parts, query: &mut Vec<Pair>, signature: &Signature, key
     match (signature.place, &keys.session_token) {
         (_, None) => {}
         (Place::Header, Some(token)) => {
-            parts.headers.insert(TOKEN, sensitive(token.expose())?);
+            parts.headers.insert(TOKEN, sensitive(token.expose().to_owned())?);
         }
         (Place::Query, Some(token)) => query.push((b"X-Amz-Security-Token".to_vec(), token.expose().into())),
     }
@@ -267,7 +269,7 @@ impl Signing {
                 let names = canonical::names(signed);
                 let field =
                     format!("{ALGORITHM} Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}");
-                parts.headers.insert(header::AUTHORIZATION, sensitive(&field)?);
+                parts.headers.insert(header::AUTHORIZATION, sensitive(field)?);
             }
             Place::Query => {
                 query.push((b"X-Amz-Signature".to_vec(), signature.clone().into()));
@@ -278,10 +280,8 @@ impl Signing {
     }
 }
 
-fn sensitive(text: &str) -> Result<HeaderValue, SignError> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| SignError::Key)?;
-    value.set_sensitive(true);
-    Ok(value)
+fn sensitive(text: String) -> Result<HeaderValue, SignError> {
+    wiped::field(Zeroizing::new(text)).ok_or(SignError::Key)
 }
 
 fn value<'a>(query: &'a [Pair], wanted: &str) -> Option<&'a [u8]> {

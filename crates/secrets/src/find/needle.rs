@@ -1,8 +1,9 @@
 //! What is searched for: a text, and what of it stands in base64 whatever lies around it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use stockade_types::Secret;
 use zeroize::Zeroizing;
 
 /// How a text was written where it was found. Percent-encoding and JSON escapes are layers over these.
@@ -19,31 +20,49 @@ pub enum Form {
 
 /// Bytes to search for. They are overwritten when it is dropped and never shown.
 pub(crate) struct Needle {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Text,
     pub(crate) form: Form,
     /// Which text it is a form of.
     pub(crate) text: usize,
 }
 
+/// Where they are.
+enum Text {
+    Own(Zeroizing<Vec<u8>>),
+    /// With everybody else who needs the value: there is one copy of it.
+    Shared(Arc<Secret>),
+}
+
 impl Needle {
     /// The forms of a text: itself, and three alignments of base64 in each alphabet where they differ.
     pub(crate) fn forms(index: usize, text: &str) -> Vec<Self> {
-        let plain = Self { bytes: Zeroizing::new(text.as_bytes().to_vec()), form: Form::Plain, text: index };
-        let mut forms = vec![plain];
+        Self::all(index, text, Text::Own(Zeroizing::new(text.as_bytes().to_vec())))
+    }
+
+    /// The same of a value, which is not copied but for its forms in base64.
+    pub(crate) fn forms_of(index: usize, value: &Arc<Secret>) -> Vec<Self> {
+        Self::all(index, value.expose(), Text::Shared(Arc::clone(value)))
+    }
+
+    fn all(index: usize, text: &str, plain: Text) -> Vec<Self> {
+        let mut forms = vec![Self { bytes: plain, form: Form::Plain, text: index }];
         for lead in 0..3 {
             let form = Form::Base64 { lead };
             let standard = inside_base64(text, lead);
             if standard.iter().any(|b| matches!(b, b'+' | b'/')) {
                 let url = Zeroizing::new(standard.iter().map(|b| url_safe(*b)).collect());
-                forms.push(Self { bytes: url, form, text: index });
+                forms.push(Self { bytes: Text::Own(url), form, text: index });
             }
-            forms.push(Self { bytes: standard, form, text: index });
+            forms.push(Self { bytes: Text::Own(standard), form, text: index });
         }
         forms
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        match &self.bytes {
+            Text::Own(bytes) => bytes,
+            Text::Shared(value) => value.expose().as_bytes(),
+        }
     }
 
     /// Whether what stands behind it may be the beginning of more of the same text.

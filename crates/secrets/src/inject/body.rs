@@ -20,6 +20,7 @@ use crate::{
     refusal::{Place, Refusal},
     scan::{Found, Gate, Scan, Scanner},
     sigv4::{ChunkSigner, MAX_SIGNED_BODY, Payload, Unsigned},
+    wiped,
 };
 
 /// Longest body that is collected to put a value in.
@@ -215,7 +216,8 @@ impl Collect {
                 Ok(body)
             }
             Kind::Field(field) => {
-                let Some(body) = field.put(&body, &self.refuse, &Place::Body)? else { return Ok(body) };
+                let Some(put) = field.put(&body, &self.refuse, &Place::Body)? else { return Ok(body) };
+                let body = wiped::bytes(put);
                 parts.headers.remove(TRANSFER_ENCODING);
                 parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
                 Ok(body)
@@ -235,7 +237,7 @@ impl Field {
     }
 
     /// The document with the value in it; `None` if it has no such field, and is as it was.
-    pub(super) fn put(&self, document: &[u8], refuse: &Refuse, place: &Place) -> Result<Option<Bytes>, Refusal> {
+    pub(super) fn put(&self, document: &[u8], refuse: &Refuse, place: &Place) -> Result<Option<Put>, Refusal> {
         if document.is_empty() {
             return Ok(None);
         }
@@ -245,13 +247,7 @@ impl Field {
         }
     }
 
-    fn put_json(
-        &self,
-        document: &[u8],
-        pointer: &str,
-        refuse: &Refuse,
-        place: &Place,
-    ) -> Result<Option<Bytes>, Refusal> {
+    fn put_json(&self, document: &[u8], pointer: &str, refuse: &Refuse, place: &Place) -> Result<Option<Put>, Refusal> {
         let found = json::find(document, pointer).map_err(|why| match why {
             Unreadable::Malformed => Refusal::Body("JSON"),
             Unreadable::Twice => Refusal::Twice(place.clone()),
@@ -268,7 +264,7 @@ impl Field {
         Ok(Some(joined([front, literal.as_bytes(), back])))
     }
 
-    fn put_form(&self, document: &[u8], name: &str, refuse: &Refuse, place: &Place) -> Result<Option<Bytes>, Refusal> {
+    fn put_form(&self, document: &[u8], name: &str, refuse: &Refuse, place: &Place) -> Result<Option<Put>, Refusal> {
         let text = std::str::from_utf8(document).map_err(|_| Refusal::Body("a form"))?;
         let (rest, values) = pairs::take(text, name);
         refuse.whole(rest.join("&").as_bytes(), place.clone())?;
@@ -304,9 +300,12 @@ impl Field {
     }
 }
 
+/// A document with a value in it.
+type Put = Zeroizing<Vec<u8>>;
+
 /// Parts in one allocation, so that none that grew is left behind.
-fn joined(parts: [&[u8]; 3]) -> Bytes {
-    let mut out = Vec::with_capacity(parts.iter().map(|p| p.len()).sum());
+fn joined(parts: [&[u8]; 3]) -> Put {
+    let mut out = Zeroizing::new(Vec::with_capacity(parts.iter().map(|p| p.len()).sum()));
     parts.iter().for_each(|part| out.extend_from_slice(part));
-    out.into()
+    out
 }

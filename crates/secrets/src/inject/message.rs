@@ -35,9 +35,9 @@ impl Messages {
     pub fn text<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, Refusal> {
         for (field, source) in self.fields.iter().filter(|_| text.len() <= MAX_BODY) {
             match field.put(text.as_bytes(), &self.refuse, &Place::Message) {
-                Ok(Some(bytes)) => {
+                Ok(Some(mut bytes)) => {
                     source.still(&field.credential, &field.value)?;
-                    let text = String::from_utf8(bytes.into()).map_err(|_| Refusal::Body("JSON"))?;
+                    let text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|_| Refusal::Body("JSON"))?;
                     return Ok(Cow::Owned(text));
                 }
                 // Not JSON, or no such field: refused below for what it holds.
