@@ -20,6 +20,7 @@ use crate::{
     tunnel::{self, Tunnel},
 };
 
+mod arriving;
 pub(crate) mod body;
 mod canonical;
 mod chunked;

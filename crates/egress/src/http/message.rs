@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::outgoing::Held;
+use super::{arriving::Arriving, outgoing::Held};
 use crate::{config::Timers, rescue::Refusal};
 
 /// Bodies held at once, over all connections. With [`protocol::MAX_BODY`] a bound on memory.
@@ -72,13 +72,13 @@ pub(crate) async fn read(
     };
     let place = room.take(timers).await?;
     let Some(body) = body.take() else { return Err(Unreadable::Shape.into()) };
-    let bytes = timeout(timers.response, whole(body, max_body, |bytes| reader.feed(bytes))).await;
+    let bytes = timeout(timers.response, whole(Arriving::new(body), max_body, |bytes| reader.feed(bytes))).await;
     let bytes = bytes.unwrap_or(Err(Unreadable::TooLarge.into()))?;
     Ok((reader.finish()?, Some(Held::new(bytes, place))))
 }
 
 async fn whole(
-    mut body: Incoming,
+    mut body: Arriving,
     most: usize,
     mut feed: impl FnMut(&[u8]) -> Result<(), Unreadable>,
 ) -> Result<Bytes, Refusal> {

@@ -17,7 +17,7 @@ use stockade_l7::Unreadable;
 use stockade_secrets::Stream as Search;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::head::Violation;
+use super::{arriving::Arriving, head::Violation};
 use crate::{grant::Grant, rescue::Refusal};
 
 /// A request body.
@@ -47,7 +47,7 @@ impl Held {
 
 /// A body that is streamed as long as the grant holds and the endpoint's bound is not reached.
 pub(crate) struct Upload {
-    inner: Incoming,
+    inner: Arriving,
     grant: Grant,
     /// Bytes that may still come.
     left: Option<u64>,
@@ -103,8 +103,15 @@ impl Upload {
     pub(crate) fn new(inner: Incoming, grant: Grant, most: Option<u64>) -> (Self, Progress) {
         let progress = Progress::default();
         let ended = inner.is_end_stream();
-        let upload =
-            Self { inner, grant, left: most, search: None, ready: VecDeque::new(), ended, progress: progress.clone() };
+        let upload = Self {
+            inner: Arriving::new(inner),
+            grant,
+            left: most,
+            search: None,
+            ready: VecDeque::new(),
+            ended,
+            progress: progress.clone(),
+        };
         upload.note_end();
         (upload, progress)
     }

@@ -1,19 +1,17 @@
 //! The requests of one connection, each judged alone.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use stockade_policy::{Door, Intent};
 use stockade_types::{Authority, Generation, Port};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
 
 use super::{
+    arriving::{Arriving, drain},
     body::Body,
     exchange::websocket,
     guard::Link,
@@ -23,7 +21,7 @@ use super::{
 use crate::{
     door::Shared,
     grant::Grant,
-    intent,
+    intent, intercept,
     peer::Client,
     record::{self, Asked, Facts},
     rescue::Refusal,
@@ -31,9 +29,6 @@ use crate::{
     upstream::{Scheme, Speech},
 };
 
-/// How much of a refused request's body is read, and for how long.
-const DRAINED: usize = 256 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// What is spoken without TLS.
 pub(super) const PLAIN: &[Speech] = &[Speech::Http1];
 
@@ -160,11 +155,12 @@ impl Session {
         match exchanged {
             Ok(response) => response,
             Err(refused) => {
-                if let Some(body) = request.body_mut().take()
-                    && request.version() != http::Version::HTTP_2
-                    && !request.headers().contains_key(header::EXPECT)
-                {
-                    drain(body).await;
+                if let Some(body) = request.body_mut().take() {
+                    match request.version() {
+                        http::Version::HTTP_2 => drop(Arriving::new(body)),
+                        _ if request.headers().contains_key(header::EXPECT) => {}
+                        _ => drain(body).await,
+                    }
                 }
                 self.refuse(*refused, asked, if grpc { Answer::Grpc } else { Answer::Http })
             }
@@ -217,7 +213,7 @@ impl Session {
     async fn reach(&self, grant: &mut Grant) -> Result<Option<TcpStream>, Refusal> {
         if grant.intercepts() {
             // A client that is told `200` finds a certificate.
-            self.shared.tls.interceptor.server_config(grant.permit().host(), None)?;
+            intercept::certificate(&self.shared, grant.permit().host(), None)?;
             return Ok(None);
         }
         Ok(Some(grant.dial(&self.shared).await?))
@@ -267,21 +263,6 @@ impl Pinned {
         }
         Ok(())
     }
-}
-
-/// Reads what a client sends behind a refused head, if it is little and comes soon: the connection can then be used
-/// for the next request.
-async fn drain(mut body: Incoming) {
-    let read = async {
-        let mut left = DRAINED;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    timeout(DRAIN_TIME, read).await.ok();
 }
 
 /// What a refusal answers.

@@ -2,10 +2,12 @@
 //! them and an audit that is read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod abuse;
 mod browser;
 mod connect;
 mod direct;
 mod forward;
+mod hello;
 mod intercept;
 mod modules;
 mod names;
