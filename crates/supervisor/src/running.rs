@@ -188,7 +188,8 @@ impl<'a, O: Observer> Running<'a, O> {
     fn report(&mut self, report: Report, fds: Vec<OwnedFd>) -> Option<End> {
         match report {
             Report::Spawned(_, pid, layers) => {
-                self.deadline = self.timeout.map(|t| Instant::now() + t);
+                // Later than a clock can say is never.
+                self.deadline = self.timeout.and_then(|t| Instant::now().checked_add(t));
                 if let Some(Err(e)) = fds.into_iter().next().map(|master| self.attach(master)) {
                     self.observer.failed_order(&format!("attach the terminal: {e}"));
                 }

@@ -1,6 +1,9 @@
 //! TLS of one sandbox: whom the supervisor trusts, what the command trusts, and the CA between them.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use stockade_confine::view::ViewFile;
 use stockade_tls::{Bundle, Ca, CaError, Connector, ConnectorError, Interceptor, Roots, RootsError};
@@ -35,11 +38,14 @@ pub(crate) struct Trust {
 
 impl Trust {
     /// Reads the authorities, makes the CA, and says which files the view is to hold. The supervisor's environment has
-    /// no part in it.
+    /// no part in it. `run`: after which the command is ended, and with it all that trusts the CA.
     ///
     /// # Errors
     /// [`TrustError`]. A machine without a bundle is no error: no origin is trusted there until one is named.
-    pub(crate) fn establish(upstream_ca: &[PathBuf]) -> Result<(Self, Vec<ViewFile>), TrustError> {
+    pub(crate) fn establish(
+        upstream_ca: &[PathBuf],
+        run: Option<Duration>,
+    ) -> Result<(Self, Vec<ViewFile>), TrustError> {
         let mut notes = Vec::new();
         let mut roots = match Roots::system() {
             Err(e @ RootsError::NoBundle) => {
@@ -53,7 +59,7 @@ impl Trust {
         }
         let sources = roots.sources().iter();
         notes.extend(sources.map(|s| format!("{}: {} authorities that may sign for hosts", s.from, s.taken)));
-        let ca = Ca::new(SystemTime::now())?;
+        let ca = Ca::lasting(SystemTime::now(), run)?;
         let files = Bundle::new(&roots, &ca).files(DIRECTORY).into_iter().map(|file| ViewFile {
             path: PathBuf::from(DIRECTORY).join(file.name),
             bytes: file.bytes,

@@ -14,10 +14,13 @@ use stockade_types::Host;
 
 use crate::{interceptor::MintError, key::Key, roots::encode};
 
-/// How long the CA is good for. The key dies with the sandbox and is trusted nowhere else, so this bound matters only
-/// for a key that was somehow taken; a shorter one would end the TLS of an agent that is left running over a weekend,
-/// because programs read the bundle once.
+/// How long the CA is good for where nobody says how long the command runs. The key dies with the sandbox and is trusted
+/// nowhere else, so this bound matters only for a key that was somehow taken; a shorter one would end the TLS of an agent
+/// that is left running over a weekend, because programs read the bundle once.
 pub const CA_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How much longer than the command it is good for where that is said: a clock that is set forward by a day must not make
+/// it invalid either.
+pub const CA_MARGIN: Duration = Duration::from_secs(25 * 3600);
 /// How far back the CA's validity begins: a clock that is set back by a day must not make it invalid.
 pub const CA_BACKDATED: Duration = Duration::from_secs(25 * 3600);
 /// How long a leaf is good for.
@@ -57,11 +60,19 @@ pub(crate) struct Leaf {
 }
 
 impl Ca {
-    /// Makes key and certificate.
+    /// Makes key and certificate, for a command that may run as long as it likes.
     ///
     /// # Errors
     /// No random numbers, or a time that no certificate can hold.
     pub fn new(now: SystemTime) -> Result<Self, CaError> {
+        Self::lasting(now, None)
+    }
+
+    /// The same for a command that is ended after `run`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn lasting(now: SystemTime, run: Option<Duration>) -> Result<Self, CaError> {
         let key = Key::generate().map_err(|_| CaError::Random)?;
         let serial = serial().ok_or(CaError::Random)?;
         let mut params = CertificateParams::default();
@@ -72,7 +83,7 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.serial_number = Some(SerialNumber::from_slice(&serial));
-        let until = now + CA_LIFETIME;
+        let until = now + run.map_or(CA_LIFETIME, |run| run.saturating_add(CA_MARGIN).min(CA_LIFETIME));
         params.not_before = now.checked_sub(CA_BACKDATED).unwrap_or(SystemTime::UNIX_EPOCH).into();
         params.not_after = until.into();
         let der = params.self_signed(&key)?.der().clone();

@@ -78,6 +78,23 @@ fn every_sandbox_has_an_authority_of_its_own_and_the_machine_none() {
     }
 }
 
+/// How many hours the sandbox's authority is good for from now on.
+const HOURS: &str = r#"last() { date -d "$(openssl x509 -in /run/stockade/tls/ca.pem -noout -enddate | cut -d= -f2)" +%s; }
+    echo $(( ($(last) - $(date +%s) + 1800) / 3600 ))"#;
+
+#[test]
+fn the_authority_ends_soon_after_a_command_whose_end_is_known() {
+    for mode in Mode::available() {
+        let hours = |options: &[&str]| {
+            let stockade = options.iter().fold(Stockade::new(*mode), Stockade::arg);
+            stockade.sh(HOURS).text().trim().to_owned()
+        };
+        assert_eq!(hours(&["--timeout", "1h"]), "26", "{mode:?}");
+        assert_eq!(hours(&["--timeout=18446744073709551615h"]), "168", "{mode:?}: never longer than without");
+        assert_eq!(hours(&[]), "168", "{mode:?}");
+    }
+}
+
 #[test]
 fn the_supervisors_environment_says_nothing_about_trust() {
     let mode = Mode::available()[0];

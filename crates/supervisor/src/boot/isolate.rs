@@ -138,7 +138,7 @@ impl<'a> Prepared<'a> {
         starting.go(plan)?;
         self.reduce()?;
         // Init builds meanwhile. The CA's key is made only now: init has no copy, and no other process may look.
-        let (trust, files) = Trust::establish(&self.config.upstream_ca)?;
+        let (trust, files) = Trust::establish(&self.config.upstream_ca, self.config.timeout)?;
         starting.files(files)?;
         let posture = match self.config.posture {
             Posture::Enforce => PolicyPosture::Enforce,

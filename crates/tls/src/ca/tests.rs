@@ -30,6 +30,21 @@ fn the_ca_may_sign_leaves_and_nothing_else_and_only_for_days() {
 }
 
 #[test]
+fn the_ca_of_a_command_that_is_ended_ends_soon_after_it() {
+    let now = Made::new().now();
+    let hours = |run: Option<Duration>| {
+        let ca = Ca::lasting(now, run).unwrap();
+        (seconds(&parse(ca.certificate_der()))[1] - START as i64) / 3600
+    };
+    let run = |hours: u64| Some(Duration::from_secs(hours * 3600));
+    assert_eq!([hours(run(0)), hours(run(1)), hours(run(100))], [25, 26, 125]);
+    assert_eq!([hours(run(1000)), hours(Some(Duration::MAX)), hours(None)], [168, 168, 168], "never longer");
+    let (ca, key) = (Ca::lasting(now, run(1)).unwrap(), Key::generate().unwrap());
+    let leaf = ca.leaf(&host("a.test"), &key, now + Duration::from_secs(20 * 3600)).unwrap();
+    assert_eq!(leaf.until, now + Duration::from_secs(26 * 3600), "nor its leaves");
+}
+
+#[test]
 fn every_authority_is_another() {
     let made: Vec<_> = (0..20).map(|_| Ca::new(Made::new().now()).unwrap()).collect();
     let subjects: HashSet<_> = made.iter().map(|c| parse(c.certificate_der()).subject().to_string()).collect();

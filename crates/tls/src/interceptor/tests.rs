@@ -242,6 +242,21 @@ fn minting_has_a_rate_and_the_cache_a_size() {
 }
 
 #[test]
+fn a_hundred_thousand_names_fill_neither_memory_nor_a_core() {
+    let side = Side::new();
+    // A thousand names a second.
+    for at in 0..100_000_u64 {
+        side.time.set(START + at / 1000);
+        let asked = side.interceptor.server_config(&host(&format!("n{at}.wild.test")), None);
+        assert!(asked.is_ok() || matches!(asked, Err(MintError::TooMany)), "{at}: {asked:?}");
+    }
+    let Minted { leaves, refused, failed } = side.interceptor.minted();
+    assert_eq!((leaves, failed), (u64::from(MINT_BURST) + 99 * u64::from(MINT_PER_SECOND), 0));
+    assert_eq!(leaves + refused, 100_000);
+    assert!(side.interceptor.leaves.len() <= MAX_LEAVES, "{} leaves", side.interceptor.leaves.len());
+}
+
+#[test]
 fn nothing_prints_keys() {
     let side = Side::new();
     let config = side.server("a.test", None);
