@@ -3,14 +3,7 @@
 //! It answers from the policy alone: a name that an endpoint could allow gets its synthetic address, every other
 //! name does not exist. No question ever leaves the machine.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use stockade_policy::Snapshot;
 use stockade_types::Reason;
@@ -21,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{door::Shared, record};
+use crate::{alarm::Alarm, door::Shared, record};
 
 mod answer;
 pub(crate) mod pool;
@@ -43,14 +36,13 @@ pub fn first_answer(query: &[u8], policy: &Arc<Snapshot>) -> Option<Vec<u8>> {
 /// The server. One per sandbox, behind all its DNS sockets.
 pub(crate) struct Server {
     shared: Arc<Shared>,
-    started: Instant,
-    /// Minute (upper half) and names that were unknown or new in it (lower half).
-    volume: AtomicU64,
+    /// Names that were unknown or new.
+    volume: Alarm,
 }
 
 impl Server {
     pub(crate) fn new(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared, started: Instant::now(), volume: AtomicU64::new(0) })
+        Arc::new(Self { shared, volume: Alarm::new() })
     }
 
     /// Serves one UDP socket until it fails. Everything is answered in place: there is no queue to fill.
@@ -127,14 +119,7 @@ impl Server {
 
     /// Counts a name that was unknown or new, and says once a minute when there are very many.
     fn count(&self) {
-        let minute = self.started.elapsed().as_secs() / 60;
-        let before = self.volume.try_update(Ordering::Relaxed, Ordering::Relaxed, |v| {
-            Some(if v >> 32 == minute { v.saturating_add(1) } else { minute << 32 | 1 })
-        });
-        let count = match before {
-            Ok(v) if v >> 32 == minute => (v & u64::from(u32::MAX)) + 1,
-            _ => 1,
-        };
+        let count = self.volume.count();
         if count == u64::from(self.shared.config.dns.alarm_per_minute) {
             let detail = "very many DNS questions for new or unknown names: data may be leaving in names";
             self.shared.audit.emit(record::finding(Reason::DnsVolume, detail, count));

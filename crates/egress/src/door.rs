@@ -12,6 +12,7 @@ use std::{
 
 use stockade_audit::Audit;
 use stockade_policy::Door as Front;
+use stockade_tls::Minted;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{Semaphore, watch},
@@ -19,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    alarm::Alarm,
     config::{Config, Deps, Tls},
     dns::{self, pool::Pool, volume::Volume},
     http::{self, message::Room, rate::Rates, session, stream::Stream},
@@ -100,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) origins: Origins,
     pub(crate) rates: Rates,
     pub(crate) room: Room,
+    /// Certificates that were refused.
+    pub(crate) unminted: Alarm,
     /// Connections that may be open at once.
     places: usize,
     /// The same towards origins, but for those that a tunnel has to itself: one client may use many.
@@ -154,6 +158,7 @@ impl Door {
             origins: Origins::default(),
             rates: Rates::default(),
             room: Room::default(),
+            unminted: Alarm::new(),
             active: AtomicUsize::new(0),
             total: AtomicU64::new(0),
             denied: AtomicU64::new(0),
@@ -168,6 +173,12 @@ impl Door {
             total: self.0.total.load(Ordering::Relaxed),
             denied: self.0.denied.load(Ordering::Relaxed),
         }
+    }
+
+    /// Certificates that the command was shown, in numbers.
+    #[must_use]
+    pub fn minted(&self) -> Minted {
+        self.0.tls.interceptor.minted()
     }
 
     /// Serves until `shutdown` resolves or a listener fails; either way every connection is closed on return.

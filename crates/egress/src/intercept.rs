@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use stockade_tls::ClientFault;
-use stockade_types::Authority;
+use rustls::ServerConfig;
+use stockade_tls::{ClientFault, MintError};
+use stockade_types::{Authority, Host, Reason};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
@@ -17,6 +18,7 @@ use crate::{
     },
     linger::linger,
     opening::OpeningError,
+    record,
     rescue::Refusal,
     upstream::{Connection, Place, Scheme, Speech},
 };
@@ -41,6 +43,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, client: TcpStream, first: Vec<u8>
         Speech::Http1 => http::serve(shared, stream, &[], front).await,
         Speech::Http2 => http::serve_http2(shared, stream, front).await,
     }
+}
+
+/// What the command is shown for a host that was allowed. Says once a minute when there are too many of them.
+pub(crate) fn certificate(shared: &Shared, host: &Host, alpn: Option<&[u8]>) -> Result<Arc<ServerConfig>, Refusal> {
+    let made = shared.tls.interceptor.server_config(host, alpn);
+    if matches!(made, Err(MintError::TooMany)) && shared.unminted.count() == 1 {
+        let detail = "more new hosts were asked for than certificates are made: data may be leaving in names";
+        shared.audit.emit(record::finding(Reason::CertMintRate, detail, 1));
+    }
+    Ok(made?)
 }
 
 /// A client that shook hands.
@@ -72,7 +84,7 @@ async fn shake(shared: &Shared, client: TcpStream, first: Vec<u8>, grant: &Grant
     };
     grant.check()?;
     let alpn = (!offered.is_empty()).then(|| speech.alpn());
-    let config = shared.tls.interceptor.server_config(grant.permit().host(), alpn)?;
+    let config = certificate(shared, grant.permit().host(), alpn)?;
     match timeout(limit, start.into_stream(config).into_fallible()).await {
         Ok(Ok(stream)) => {
             Ok(Shaken { stream: Stream::Tls(Box::new(stream)), speech, offered: speeches(&offered), failed })

@@ -5,6 +5,7 @@
 //! is resolved, dialled or answered before the verdict, and a reload asks again for every open connection.
 #![forbid(unsafe_code)]
 
+mod alarm;
 pub mod config;
 mod destination;
 mod dns;

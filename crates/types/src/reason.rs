@@ -68,6 +68,8 @@ reasons! {
     SniInvalid = "sni_invalid",
     /// TLS cannot be inspected here.
     TlsUnavailable = "tls_unavailable",
+    /// Too many certificates for new hosts were asked for.
+    CertMintRate = "cert_mint_rate",
     /// The command does not accept the sandbox's certificate, as programs do that pin the host's.
     ClientRejectedCert = "client_rejected_cert",
     /// TLS with the command failed.

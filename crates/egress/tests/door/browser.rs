@@ -1,6 +1,10 @@
 //! Clients that speak TLS to the door, as the command's programs do.
 
-use std::{io::Write, net::TcpStream, sync::Arc};
+use std::{
+    io::Write,
+    net::{Shutdown, TcpStream},
+    sync::Arc,
+};
 
 use http::{Method, Request, Version};
 use http_body_util::{BodyExt, Full};
@@ -10,24 +14,34 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned, WantsVersions,
+    client::EchMode,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tokio_rustls::TlsConnector;
 
 use crate::world::{Answer, World};
 
-fn config(ca: &str, alpn: &[&str]) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+pub(crate) fn config(ca: &str, alpn: &[&str]) -> Arc<ClientConfig> {
+    let config = builder().with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots(ca)).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     Arc::new(config)
+}
+
+/// A client that hides its server name, or seems to.
+pub(crate) fn with_ech(ca: &str, mode: EchMode) -> ClientConfig {
+    builder().with_ech(mode).unwrap().with_root_certificates(roots(ca)).with_no_client_auth()
+}
+
+fn builder() -> ConfigBuilder<ClientConfig, WantsVersions> {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}
+
+fn roots(ca: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    roots
 }
 
 /// HTTP/1.1 in TLS in a tunnel, byte by byte.
@@ -76,6 +90,23 @@ impl Raw {
     pub(crate) fn ask(&mut self, text: impl AsRef<[u8]>) -> Answer {
         self.send(text);
         self.answer()
+    }
+
+    /// Ends TCP and leaves TLS as it is.
+    pub(crate) fn cut(mut self) {
+        self.0.sock.shutdown(Shutdown::Write).unwrap();
+        std::io::copy(&mut self.0.sock, &mut std::io::sink()).ok();
+    }
+
+    /// Ends TLS, then sends records that mean nothing any more.
+    pub(crate) fn close_and_go_on(mut self, records: usize) {
+        self.0.conn.send_close_notify();
+        self.0.flush().unwrap();
+        for _ in 0..records {
+            // The door may be gone.
+            self.0.sock.write_all(b"\x15\x03\x03\x00\x02\x01\x00").ok();
+        }
+        std::io::copy(&mut self.0.sock, &mut std::io::sink()).ok();
     }
 }
 

@@ -311,13 +311,18 @@ impl Answer {
 
 /// A ClientHello as a real client would send it, with this server name.
 pub(crate) fn client_hello(name: Option<&str>) -> Vec<u8> {
-    let mut extensions = vec![0, 43, 0, 3, 2, 3, 4];
-    if let Some(name) = name {
+    let server_name = |name: &str| {
         let n = u16::try_from(name.len()).unwrap();
         let list = [&[0][..], &n.to_be_bytes(), name.as_bytes()].concat();
         let list = [&(n + 3).to_be_bytes()[..], &list].concat();
-        extensions.extend([&[0, 0][..], &(n + 5).to_be_bytes(), &list].concat());
-    }
+        [&[0, 0][..], &(n + 5).to_be_bytes(), &list].concat()
+    };
+    hello_with(&name.map(server_name).unwrap_or_default())
+}
+
+/// A ClientHello with these extensions beside the one that TLS 1.3 needs.
+pub(crate) fn hello_with(extensions: &[u8]) -> Vec<u8> {
+    let extensions = [&[0, 43, 0, 3, 2, 3, 4][..], extensions].concat();
     let mut body = vec![3, 3];
     body.extend([7; 32]);
     body.extend([0, 0, 2, 0x13, 1, 1, 0]);
