@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bodies;
 mod live;
+mod memory;
 mod world;
 
 use std::{fs, time::Duration};
@@ -106,6 +108,7 @@ fn a_placeholder_where_nothing_is_replaced_is_refused() {
         t twice --data-binary "$(printf %s $T | percent | sed 's/%/%25/g')" $A/user
         (printf %s "$T" | cut -c1-20 | tr -d '\n'; sleep 0.3; printf %s "$T" | cut -c21- | tr -d '\n') | t split -X POST -T - $A/user
         (printf %s "$T" | cut -c1-20 | tr -d '\n'; sleep 0.3; printf %s "$T" | cut -c21- | tr -d '\n') | t split1 --http1.1 -X POST -T - $A/user
+        printf %s $T | gzip | t gzip --data-binary @- -H 'content-encoding: gzip' $A/user
         t basic -u "$T:x" $F/user
         t password -u "me:$T" $F/user
         t free_body -d "{\"t\":\"$T\"}" $F/user
@@ -116,6 +119,7 @@ fn a_placeholder_where_nothing_is_replaced_is_refused() {
     let abroad = ["basic", "password", "free_body", "free_query"];
     let mut want: Vec<_> = at_home.iter().chain(&more).map(|case| (*case, 403, "cred_surface")).collect();
     want.extend(abroad.map(|case| (case, 403, "cred_scope")));
+    want.push(("gzip", 403, "uninspectable"));
     Outer::run_within(LONG, |outer| {
         World::start(outer).each_refused(script, &want);
     });
@@ -137,7 +141,9 @@ fn an_origin_that_shows_the_secret_shows_the_placeholder() {
                 done
             done
         done
-        cat body
+        cat body; echo
+        t gzip --http1.1 $A/echo/gzip
+        t gzip2 --http2 $A/echo/gzip
     "#;
     let mut want: Vec<String> = Vec::new();
     for (how, place) in [("", "head"), ("", "body")] {
@@ -150,12 +156,15 @@ fn an_origin_that_shows_the_secret_shows_the_placeholder() {
     }
     want.extend(["--http1.1", "--http2"].map(|v| format!("/pieces {v} body")));
     Outer::run_within(LONG, |outer| {
-        World::start(outer).each(script, |mode, run, _, arrived| {
+        World::start(outer).each(script, |mode, run, answers, arrived| {
             let text = run.text();
             for line in &want {
                 assert!(text.lines().any(|l| l == line), "`{line}` {mode:?} {run:?}");
             }
             assert!(!text.contains("failed"), "{mode:?} {run:?}");
+            for case in ["gzip", "gzip2"] {
+                assert_eq!(answers[case], (502, "uninspectable".to_owned()), "{case} {mode:?} {run:?}");
+            }
             let canary = format!("Bearer {CANARY}");
             assert!(arrived.iter().all(|r| r.header("authorization") == Some(&*canary)), "{mode:?} {arrived:?}");
             assert!(arrived.iter().all(|r| r.header("accept-encoding").is_none_or(|v| v == "identity")), "{arrived:?}");
