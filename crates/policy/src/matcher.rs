@@ -3,6 +3,8 @@
 
 mod close;
 
+pub(crate) use close::Close;
+
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},

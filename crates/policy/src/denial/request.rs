@@ -8,7 +8,7 @@ use stockade_types::{Escaped, Generation, Reason};
 use crate::{
     decision::{Denial, Protocol, Request},
     facts,
-    matcher::{Matcher, View},
+    matcher::{Close, Matcher},
     model::Endpoint,
     parse::{method, path_glob, value_glob},
 };
@@ -67,8 +67,8 @@ pub(crate) fn no_rule(
     request: &Request,
 ) -> Denial {
     let rules = endpoint.rules.allow.is_some();
-    let near = matcher.map(|matcher| Near { matcher, view: View::new(request) });
-    let missed = near.as_ref().and_then(|near| near.matcher.missed(&near.view));
+    let close = matcher.map(|matcher| matcher.close(request));
+    let missed = close.as_ref().and_then(|close| close.missed(request));
     let mut detail = match rules {
         true => format!("no rule in `allow` of endpoint `{}` covers {}", endpoint.name, shown(request)),
         false => format!("{} is not a request that endpoint `{}` can judge", shown(request), endpoint.name),
@@ -84,26 +84,20 @@ pub(crate) fn no_rule(
         reason: Reason::L7,
         rule: format!("network.endpoints.{}.allow", endpoint.name),
         detail,
-        suggestion: if rules && !fields { suggestion(endpoint, request, near.as_ref()) } else { None },
+        suggestion: if rules && !fields { suggestion(endpoint, request, close.as_ref()) } else { None },
         generation,
     }
 }
 
-/// A request beside the rules that it was held against.
-struct Near<'n> {
-    matcher: &'n Matcher,
-    view: View<'n>,
-}
-
 /// The smallest rules that would allow it, where rules can say exactly that.
-fn suggestion(endpoint: &Endpoint, request: &Request, near: Option<&Near<'_>>) -> Option<String> {
+fn suggestion(endpoint: &Endpoint, request: &Request, close: Option<&Close<'_>>) -> Option<String> {
     let rules = match endpoint.protocol {
         Protocol::Http => {
             method(&request.method).ok().filter(|()| request.method != "*")?;
             // A star of the path stands for itself.
             let path = request.path.replace('*', "%2A");
             path_glob(&path).ok()?;
-            let names = near.map(|near| near.matcher.watched_query(&near.view)).unwrap_or_default();
+            let names = close.map(Close::query).unwrap_or_default();
             let given = |name: &str| request.query.iter().filter(|(k, _)| k == name).map(|(_, v)| v.as_str()).collect();
             let query = watched("query", names, given)?.unwrap_or_default();
             vec![format!("methods: [{}], paths: [{}]{query}", request.method, quoted(&path))]
@@ -111,16 +105,19 @@ fn suggestion(endpoint: &Endpoint, request: &Request, near: Option<&Near<'_>>) -
         Protocol::Grpc | Protocol::Graphql | Protocol::JsonRpc | Protocol::Mcp => {
             let mut rules = Vec::new();
             for operation in &request.operations {
-                let rule = covering(operation, near)?;
+                let rule = covering(operation, close)?;
                 if !rules.contains(&rule) {
                     rules.push(rule);
+                }
+                if rules.len() > MAX_RULES {
+                    return None;
                 }
             }
             rules
         }
         Protocol::Tcp => return None,
     };
-    if rules.is_empty() || rules.len() > MAX_RULES {
+    if rules.is_empty() {
         return None;
     }
     let rules: String = rules.iter().map(|rule| format!("\n        - {{{rule}}}")).collect();
@@ -128,7 +125,7 @@ fn suggestion(endpoint: &Endpoint, request: &Request, near: Option<&Near<'_>>) -
 }
 
 /// What a rule says to cover an operation and nothing beside it.
-fn covering(operation: &Operation, near: Option<&Near<'_>>) -> Option<String> {
+fn covering(operation: &Operation, close: Option<&Close<'_>>) -> Option<String> {
     Some(match operation {
         Operation::Grpc { service, method } => {
             format!("services: [{}], methods: [{}]", exact(service)?, exact(method)?)
@@ -145,7 +142,7 @@ fn covering(operation: &Operation, near: Option<&Near<'_>>) -> Option<String> {
                     rule.push_str(&format!(", {key}: [{}]", exact(value)?));
                 }
             }
-            let names = near.map(|near| near.matcher.watched_arguments(&near.view, operation)).unwrap_or_default();
+            let names = close.map(|close| close.arguments(operation)).unwrap_or_default();
             let watching = !names.is_empty();
             match watched("arguments", names, |name| facts::argument(operation, name))? {
                 Some(arguments) => rule.push_str(&arguments),

@@ -6,9 +6,15 @@ use stockade_l7::Operation;
 
 use super::{Effect, Matcher, View, holds, values};
 use crate::{
+    decision::Request,
     facts,
     rule::{Named, Rule},
 };
+
+/// The rules of `allow` whose paths cover a request, in the order of the policy. Found once: the command chooses how many
+/// operations it asks for in one message.
+#[derive(Debug)]
+pub(crate) struct Close<'m>(Vec<&'m Rule>);
 
 /// A rule of `allow` that covers a request but for values that it looks at.
 #[derive(Debug)]
@@ -19,35 +25,39 @@ pub(crate) struct Missed<'m> {
 }
 
 impl Matcher {
-    /// Rules of `allow` whose paths cover the request, in the order of the policy.
-    fn around(&self, view: &View<'_>) -> Vec<&Rule> {
-        let Some(side) = &self.allow else { return Vec::new() };
-        let near = side.near(view).into_iter().filter_map(|at| side.rules.get(at as usize));
-        near.map(|c| &c.rule).filter(|rule| rule.path_matches(view)).collect()
+    pub(crate) fn close(&self, request: &Request) -> Close<'_> {
+        let Some(side) = &self.allow else { return Close(Vec::new()) };
+        let view = View::new(request);
+        let near = side.near(&view).into_iter().filter_map(|at| side.rules.get(at as usize));
+        Close(near.map(|c| &c.rule).filter(|rule| rule.path_matches(&view)).collect())
     }
+}
 
-    /// The first rule of `allow` that covers everything but values.
-    pub(crate) fn missed(&self, view: &View<'_>) -> Option<Missed<'_>> {
-        let missed = |rule| Some(Missed { rule, values: Rule::missed(rule, view).filter(|v| !v.is_empty())? });
-        self.around(view).into_iter().find_map(missed)
+impl<'m> Close<'m> {
+    /// The first rule that covers everything but values.
+    pub(crate) fn missed(&self, request: &Request) -> Option<Missed<'m>> {
+        let missed = |rule: &&'m Rule| {
+            let values = rule.missed(request).filter(|values| !values.is_empty())?;
+            Some(Missed { rule, values })
+        };
+        self.0.iter().find_map(missed)
     }
 
     /// The query parameters that rules for this path look at.
-    pub(crate) fn watched_query(&self, view: &View<'_>) -> BTreeSet<&str> {
-        names(self.around(view).into_iter().flat_map(|rule| &rule.query))
+    pub(crate) fn query(&self) -> BTreeSet<&'m str> {
+        names(self.0.iter().flat_map(|rule| &rule.query))
     }
 
     /// The arguments that rules for such an operation look at.
-    pub(crate) fn watched_arguments(&self, view: &View<'_>, operation: &Operation) -> BTreeSet<&str> {
-        let rules = self.around(view).into_iter().filter(|rule| rule.keys_fit(Effect::Allow, operation));
+    pub(crate) fn arguments(&self, operation: &Operation) -> BTreeSet<&'m str> {
+        let rules = self.0.iter().filter(|rule| !rule.arguments.is_empty() && rule.keys_fit(Effect::Allow, operation));
         names(rules.flat_map(|rule| &rule.arguments))
     }
 }
 
 impl Rule {
     /// The values that do not fit; `None` where something else does not either.
-    fn missed(&self, view: &View<'_>) -> Option<Vec<String>> {
-        let request = view.request;
+    fn missed(&self, request: &Request) -> Option<Vec<String>> {
         let method = self.methods.as_ref().is_none_or(|m| m.contains(request.method.as_str()));
         if !method || !request.operations.iter().all(|o| self.keys_fit(Effect::Allow, o)) {
             return None;
