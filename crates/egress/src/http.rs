@@ -44,6 +44,9 @@ use stream::Stream;
 
 /// Bytes the server may buffer besides a head: room for one whole head, and hyper's own minimum.
 const SLACK: usize = 8 * 1024;
+/// How far over its bound an HTTP/2 head may be to be answered by the session, with a reason. The HTTP server ends the
+/// connection for a larger one.
+const ANSWERED: usize = 4;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 128;
 /// Bytes that a client may send on one HTTP/2 stream, and on all of a connection, before they are passed on.
@@ -148,7 +151,7 @@ pub(crate) async fn serve_http2(shared: Arc<Shared>, stream: Stream, front: Fron
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.bytes * ANSWERED).unwrap_or(u32::MAX))
         .max_send_buf_size(STREAM_WINDOW as usize);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let end = Instant::now() + timers.lifetime;

@@ -17,8 +17,9 @@ use crate::{
     resolver::ResolveError, upstream::UpstreamError,
 };
 
-/// Bytes of the sentence in a reason phrase.
+/// Characters of the sentence in a reason phrase, and in the field of a gRPC answer.
 const PHRASE: usize = 320;
+const MESSAGE: usize = 1_024;
 
 /// Why a connection or a request goes no further.
 #[derive(Debug, thiserror::Error)]
@@ -219,7 +220,7 @@ impl Refusal {
     #[must_use]
     pub(crate) fn grpc_response(&self, generation: Generation) -> Response<Bytes> {
         let mut response = self.response(generation);
-        let message = format!("{}: {self}", self.row().reason);
+        let message: String = format!("{}: {self}", self.row().reason).chars().take(MESSAGE).collect();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", self.grpc_code().into());

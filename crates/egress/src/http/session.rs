@@ -19,6 +19,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
+    config::HeadLimits,
     door::Shared,
     grant::Grant,
     intent, intercept,
@@ -227,6 +228,9 @@ impl Session {
     /// Where a request goes, if the policy in force allows a connection to it.
     pub(super) fn place<B>(&self, request: &Request<B>) -> Result<(Grant, Authority, Scheme), Box<Refused>> {
         if let Some(pinned) = &self.pinned {
+            if request.version() == http::Version::HTTP_2 {
+                measure(request, self.shared.config.head)?;
+            }
             pinned.named_by(request)?;
             let grant = Grant::ask(&self.shared, &self.client, pinned.intent.clone()).map_err(Refused::asked)?;
             return Ok((grant, pinned.authority.clone(), pinned.scheme));
@@ -263,6 +267,21 @@ impl Pinned {
         }
         Ok(())
     }
+}
+
+/// The bounds of a head, where no guard has looked at it. Fields count as in RFC 9113, section 6.5.2.
+fn measure<B>(request: &Request<B>, limits: HeadLimits) -> Result<(), Box<Refused>> {
+    const OVERHEAD: usize = 32;
+    let fields = request.headers();
+    let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + OVERHEAD).sum();
+    let line = request.method().as_str().len() + request.uri().path_and_query().map_or(0, |p| p.as_str().len());
+    if bytes + line > limits.bytes {
+        return Err(Refused::early(Violation::TooLarge(limits.bytes)));
+    }
+    if fields.len() > limits.fields {
+        return Err(Refused::early(Violation::TooManyFields(limits.fields)));
+    }
+    Ok(())
 }
 
 /// What a refusal answers.

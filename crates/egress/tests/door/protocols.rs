@@ -108,6 +108,28 @@ fn graphql_is_judged_by_operation_and_field() {
 }
 
 #[test]
+fn heads_of_http2_have_the_bounds_of_http1_and_are_answered() {
+    Arena::run(|arena| {
+        let ask = |fields: usize, size: usize| {
+            let mut request = request(Method::GET, "https://rpc.test/", "");
+            for n in 0..fields {
+                let name: http::HeaderName = format!("x-{n}").parse().unwrap();
+                request.headers_mut().insert(name, "y".repeat(size).parse().unwrap());
+            }
+            arena.send("rpc.test", request)
+        };
+        for (fields, size) in [(8, 5_000), (20, 5_000), (200, 1)] {
+            let told = ask(fields, size);
+            assert_eq!((told.status, told.reason().as_str()), (431, "limit"), "{fields} of {size}");
+            assert_eq!(told.version, http::Version::HTTP_2);
+            arena.0.one_refusal(Reason::Limit);
+        }
+        assert_eq!(ask(100, 100).status, 403, "of no operation");
+        assert!(arena.1.requests().is_empty());
+    });
+}
+
+#[test]
 fn jsonrpc_is_judged_by_method_in_every_part_of_a_batch() {
     Arena::run(|arena| {
         let call = |method: &str| format!(r#"{{"jsonrpc": "2.0", "id": 1, "method": "{method}"}}"#);

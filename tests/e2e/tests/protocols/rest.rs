@@ -63,7 +63,7 @@ c remove -X DELETE $A/repos/o/r
 c keys $A/repos/o/r/keys
 c secret $A/repos/secret/r
 c sideways --path-as-is $A/repos/o/r/../../secret/r
-c large --http1.1 -X POST -H 'content-type: application/json' -d "{\"title\": \"$(printf %05000d 1)\"}" $A/repos/o/r/issues
+c large -X POST -H 'content-type: application/json' -d "{\"title\": \"$(printf %05000d 1)\"}" $A/repos/o/r/issues
 python3 - <<'END'
 import json, os, urllib.error, urllib.request as u
 def ask(name, method, path, body=None):
