@@ -43,7 +43,8 @@ fn check(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
             if json {
                 println!("{}", serde_json::json!({"ok": true, "endpoints": endpoints, "digest": snapshot.digest()}));
             } else {
-                println!("the policy is valid: {endpoints} endpoints, sha256 {}", snapshot.digest());
+                let s = if endpoints == 1 { "" } else { "s" };
+                println!("the policy is valid: {endpoints} endpoint{s}, sha256 {}", snapshot.digest());
                 let weakened = policy.process().require_weakened();
                 weakened
                     .iter()
