@@ -25,6 +25,7 @@ pub(crate) mod body;
 mod canonical;
 mod chunked;
 mod exchange;
+mod extended;
 pub(crate) mod forward;
 pub(crate) mod guard;
 pub(crate) mod head;
@@ -83,11 +84,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: Stream, first: &[u8], fro
         Some(End::Over(guard)) => {
             let refused = session.closing_refusal();
             let (stream, _) = guard.into_parts();
-            let word = refused.map_or_else(Vec::new, |refusal| {
+            let word = refused.map_or_else(Vec::new, |(refusal, due)| {
                 let generation = shared.policy().generation();
                 shared.count_refusal();
                 shared.audit.emit(record::request_refusal(session.facts(generation), None, &refusal));
-                refusal.raw_response(generation)
+                if due { refusal.raw_response(generation) } else { Vec::new() }
             });
             linger(stream.end(&word).await).await;
         }
@@ -148,6 +149,7 @@ pub(crate) async fn serve_http2(shared: Arc<Shared>, stream: Stream, front: Fron
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

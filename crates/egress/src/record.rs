@@ -111,6 +111,15 @@ pub(crate) fn request(facts: Facts<'_>, permit: &RequestPermit, asked: Asked, st
     Event::Http(Http { network, method, path, status })
 }
 
+/// A request let through whose answer nobody waited for. The status is that of no response.
+pub(crate) fn unanswered(facts: Facts<'_>, permit: &RequestPermit, asked: Asked) -> Event {
+    let mut event = request(facts, permit, asked, 0);
+    if let Event::Http(http) = &mut event {
+        http.network.detail.get_or_insert_with(|| "ended before it was answered".to_owned());
+    }
+    event
+}
+
 /// A DNS question for a name that no endpoint knows.
 pub(crate) fn unknown_name(name: String, denial: &Denial) -> Event {
     let mut network = Network::new(Action::Denied, "dns", denial.generation);

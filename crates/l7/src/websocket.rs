@@ -5,7 +5,7 @@
 
 mod handshake;
 
-pub use handshake::{Handshake, HandshakeError};
+pub use handshake::{Handshake, HandshakeError, key};
 
 /// The field by which extensions are offered: to be removed from requests.
 pub const EXTENSIONS: &str = "sec-websocket-extensions";

@@ -1,7 +1,7 @@
 //! One request and its answer: judged, dressed with what the command does not have, sent, and answered.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
@@ -18,14 +18,15 @@ use super::{
     head::Violation,
     message,
     outgoing::{Outgoing, Progress, Upload},
-    session::{Opened, PLAIN, Refused, Session, lock},
+    session::{PLAIN, Refused, Session, lock},
     socket::{Socket, Watch},
 };
 use crate::{
+    door::Shared,
     grant::Grant,
     record::{self, Asked},
     rescue::Refusal,
-    upstream::{Connection, Place, Scheme, UpstreamError, host_field},
+    upstream::{Connection, Place, Scheme, Speech, UpstreamError, host_field},
 };
 
 /// Requests that a connection at rest may have been closed under, before a new one is dialled.
@@ -53,6 +54,9 @@ struct Dress {
     scrub: Scrub,
 }
 
+/// What the command is answered, and the WebSocket that begins with that answer.
+pub(super) type Answer = (Response<Body>, Option<Box<Socket>>);
+
 /// What came of a request.
 struct Answered {
     connection: Connection,
@@ -68,21 +72,23 @@ impl Session {
         request: &mut Request<Option<Incoming>>,
         asked: &mut Asked,
         in_flight: InFlight,
-    ) -> Result<Response<Body>, Box<Refused>> {
+    ) -> Result<Answer, Box<Refused>> {
         let (mut grant, authority, scheme) = self.place(request)?;
         if let Err(refusal) = grant.confirm().await {
             return Err(Refused::granted(grant, refusal));
         }
-        let method = request.method().clone();
+        let (method, extended) = (request.method().clone(), request.version() == Version::HTTP_2);
         let host = host_field(&authority, scheme);
         let judged = match self.judge(&mut grant, request, asked, &host).await {
             Ok(judged) => judged,
-            Err(refusal) => return Err(self.refused(grant, refusal)),
+            Err(refusal) => {
+                return Err(self.refused(grant, self.link.broken_body().map_or(refusal, Refusal::Request)));
+            }
         };
         let Judged { request, upload, permit, socket } = judged;
         let mut watcher = grant.clone();
         let sent = tokio::select! {
-            sent = self.send(&mut grant, &permit, request, scheme) => sent,
+            sent = self.send(&mut grant, (&permit, asked), request, scheme) => sent,
             refusal = watcher.lost() => Err(refusal),
         };
         let answered = match sent {
@@ -91,9 +97,12 @@ impl Session {
             Err(refusal) => return Err(self.refused(grant, self.cause(&upload).unwrap_or(refusal))),
         };
         let held = Held::new(&self.shared, (grant, permit), asked.clone(), in_flight);
-        let answer = match (answered.response.status() == StatusCode::SWITCHING_PROTOCOLS, socket) {
-            (true, socket) => self.switch(held, answered, socket).await,
-            (false, _) => stream(held, answered, (upload, &method)),
+        let status = answered.response.status();
+        let answer = match socket {
+            _ if status == StatusCode::SWITCHING_PROTOCOLS => switch(held, answered, socket).await,
+            // To an extended CONNECT it would mean that the WebSocket is there.
+            Some(_) if extended && status.is_success() => Err((Box::new(held.grant), UpstreamError::Upgrade.into())),
+            _ => stream(held, answered, (upload, &method)).map(|response| (response, None)),
         };
         answer.map_err(|(grant, refusal)| self.refused(*grant, refusal))
     }
@@ -109,7 +118,7 @@ impl Session {
     }
 
     fn cause(&self, upload: &Progress) -> Option<Refusal> {
-        upload.stopped().or_else(|| self.link.fault().map(Refusal::Request))
+        upload.stopped().or_else(|| self.link.broken_body().map(Refusal::Request))
     }
 
     /// Brings a request into the form that is judged, asks the policy, and makes of it what is sent.
@@ -136,6 +145,7 @@ impl Session {
                 socket = Some(Wanted::of(request, Some((kind, facts)))?);
                 permit
             }
+            Some(Kind::Grpc | Kind::Mcp) if websocket(request.headers()) => return Err(Violation::UnreadSocket.into()),
             Some(kind) => {
                 let bounds = (&self.shared.room, &self.shared.config.timers);
                 (facts.operations, held) = message::read(kind, &facts, &terms, request.body_mut(), bounds).await?;
@@ -166,7 +176,7 @@ impl Session {
     async fn send(
         &self,
         grant: &mut Grant,
-        permit: &RequestPermit,
+        (permit, asked): (&RequestPermit, &Asked),
         request: Request<Outgoing>,
         scheme: Scheme,
     ) -> Result<Answered, Refusal> {
@@ -175,17 +185,24 @@ impl Session {
             return Err(refusal);
         }
         // A WebSocket takes its whole connection.
-        let offered = if websocket(request.headers()) { PLAIN } else { self.offered };
+        let socket = websocket(request.headers());
+        let offered = if socket { PLAIN } else { self.offered };
         let place = Place::new(grant.permit(), scheme);
         let limit = self.shared.config.timers.response;
         let mut connection = self.connection(grant, &place, (scheme, offered), 0).await?;
         let (mut request, dress) = self.dress(grant, permit, &connection, request).await?;
         for stale in 1.. {
+            if socket && connection.speech() == Speech::Http2 {
+                return Err(UpstreamError::NoSocket.into());
+            }
             if let Some(handle) = connection.share() {
                 // Other requests need not wait for the end of this one.
                 self.shared.origins.keep(handle);
             }
-            let (error, back) = match timeout(limit, connection.send(request)).await {
+            let unanswered = Unanswered { shared: &self.shared, grant: &*grant, permit, asked };
+            let sent = timeout(limit, connection.send(request)).await;
+            unanswered.over();
+            let (error, back) = match sent {
                 Ok(Ok(response)) => return Ok(Answered { connection, response, dress }),
                 Ok(Err((error, back))) => (error, back),
                 Err(_) => (UpstreamError::Timeout, None),
@@ -203,7 +220,7 @@ impl Session {
         &self,
         grant: &mut Grant,
         place: &Place,
-        (scheme, offered): (Scheme, &'static [crate::upstream::Speech]),
+        (scheme, offered): (Scheme, &'static [Speech]),
         stale: usize,
     ) -> Result<Connection, Refusal> {
         let kept = if stale < STALE { self.shared.origins.take(grant, place, offered) } else { None };
@@ -243,34 +260,27 @@ impl Session {
         };
         Ok((Request::from_parts(parts, body), Some(Dress { messages, scrub })))
     }
+}
 
-    /// The origin speaks another protocol from here on, if that was asked for and the answer is one to the question.
-    async fn switch(
-        &self,
-        held: Held,
-        answered: Answered,
-        wanted: Option<Wanted>,
-    ) -> Result<Response<Body>, (Box<Grant>, Refusal)> {
-        let Answered { connection, mut response, dress } = answered;
-        let told = fields(response.headers());
-        let Some(wanted) = wanted.filter(|w| w.handshake.response(response.status().as_u16(), &told).is_ok()) else {
-            return Err((Box::new(held.grant), UpstreamError::Upgrade.into()));
-        };
-        let Ok(upgraded) = hyper::upgrade::on(&mut response).await else {
-            return Err((Box::new(held.grant), UpstreamError::Closed.into()));
-        };
-        held.answered(response.status());
-        let mut response = forward::rebuild_switch(response).map(|()| Either::Left(Full::new(Bytes::new())));
-        if let Some(dress) = &dress {
-            dress.scrub.fields(response.headers_mut());
-        }
-        let (messages, scrub) = dress.map_or((None, None), |d| (Some(d.messages), Some(d.scrub)));
-        let watch =
-            (wanted.judge.is_some() || messages.is_some()).then(|| Watch { judge: wanted.judge, messages, scrub });
-        let socket = Socket { grant: held.grant, upstream: TokioIo::new(upgraded), connection, watch };
-        *lock(&self.opened) = Some(Opened::Socket(Box::new(socket)));
-        Ok(response)
+/// The origin speaks another protocol from here on, if that was asked for and the answer is one to the question.
+async fn switch(held: Held, answered: Answered, wanted: Option<Wanted>) -> Result<Answer, (Box<Grant>, Refusal)> {
+    let Answered { connection, mut response, dress } = answered;
+    let told = fields(response.headers());
+    let Some(wanted) = wanted.filter(|w| w.handshake.response(response.status().as_u16(), &told).is_ok()) else {
+        return Err((Box::new(held.grant), UpstreamError::Upgrade.into()));
+    };
+    let Ok(upgraded) = hyper::upgrade::on(&mut response).await else {
+        return Err((Box::new(held.grant), UpstreamError::Closed.into()));
+    };
+    held.answered(response.status());
+    let mut response = forward::rebuild_switch(response).map(|()| Either::Left(Full::new(Bytes::new())));
+    if let Some(dress) = &dress {
+        dress.scrub.fields(response.headers_mut());
     }
+    let (messages, scrub) = dress.map_or((None, None), |d| (Some(d.messages), Some(d.scrub)));
+    let watch = (wanted.judge.is_some() || messages.is_some()).then(|| Watch { judge: wanted.judge, messages, scrub });
+    let socket = Socket { grant: held.grant, upstream: TokioIo::new(upgraded), connection, watch };
+    Ok((response, Some(Box::new(socket))))
 }
 
 /// An answer as it comes, with values that it must not show taken out.
@@ -297,6 +307,28 @@ fn stream(
     }
     held.answered(status);
     Ok(response.map(|body| Either::Right(Streamed::new(body, held.on(connection, upload), (scrub, scrubber)))))
+}
+
+/// A request on its way to the origin. What ends before it is answered - its client left, its connection was closed - is
+/// recorded all the same: the origin may have seen it.
+struct Unanswered<'a> {
+    shared: &'a Shared,
+    grant: &'a Grant,
+    permit: &'a RequestPermit,
+    asked: &'a Asked,
+}
+
+impl Unanswered<'_> {
+    /// Somebody else records what came of it.
+    fn over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.shared.audit.emit(record::unanswered(self.grant.facts(), self.permit, self.asked.clone()));
+    }
 }
 
 impl Wanted {

@@ -40,9 +40,13 @@ pub(crate) struct Link(Arc<Told>);
 #[derive(Debug, Default)]
 struct Told {
     fault: Mutex<Option<Violation>>,
+    /// Whether that is in the body of a request that is being served, and whether its answer tells of it.
+    in_body: AtomicBool,
+    reported: AtomicBool,
     in_flight: AtomicUsize,
-    /// Upgrades that were answered with something else than a change of protocol, and who waits for that.
+    /// Upgrades that were answered with something else than a change of protocol.
     declined: AtomicBool,
+    /// Who waits for that, or for the end of the request being served.
     waiting: Mutex<Option<Waker>>,
 }
 
@@ -52,16 +56,40 @@ impl Link {
         *self.0.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_fault(&self, violation: Violation) {
+    fn set_fault(&self, violation: Violation, in_body: bool) {
+        self.0.in_body.store(in_body, Ordering::Release);
         self.0.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(violation);
+    }
+
+    /// What is wrong with the body of the request being served: for its answer, which tells of it.
+    pub(crate) fn broken_body(&self) -> Option<Violation> {
+        let violation = self.fault().filter(|_| self.0.in_body.load(Ordering::Acquire))?;
+        self.0.reported.store(true, Ordering::Release);
+        Some(violation)
+    }
+
+    /// The violation that no answer told of, and whether one is due: what is no request has none of its own.
+    pub(crate) fn untold(&self) -> Option<(Violation, bool)> {
+        let violation = self.fault().filter(|_| !self.0.reported.load(Ordering::Acquire))?;
+        Some((violation, !self.0.in_body.load(Ordering::Acquire)))
+    }
+
+    /// Whether a violation waits for the answer to the request before it.
+    fn poll_held_back(&self, cx: &Context<'_>) -> bool {
+        *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        !self.0.in_body.load(Ordering::Acquire) && self.busy()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
     }
 
     /// The upgrade that was asked for does not happen: the next request may be read.
     pub(crate) fn decline_upgrade(&self) {
         self.0.declined.store(true, Ordering::Release);
-        if let Some(waker) = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            waker.wake();
-        }
+        self.wake();
     }
 
     /// Whether that was said since it was last asked.
@@ -89,6 +117,7 @@ pub(crate) struct InFlight(Link);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.wake();
     }
 }
 
@@ -157,8 +186,8 @@ impl Guard {
     }
 
     fn fail(&mut self, violation: Violation) -> io::Error {
+        self.link.set_fault(violation, !matches!(self.state, State::Head));
         self.state = State::Closed;
-        self.link.set_fault(violation);
         io::Error::new(io::ErrorKind::InvalidData, violation)
     }
 
@@ -306,6 +335,9 @@ impl AsyncRead for Guard {
             let waiting = this.pending.len();
             match &mut this.state {
                 State::Closed if this.link.fault().is_some() => {
+                    if this.link.poll_held_back(cx) {
+                        return Poll::Pending;
+                    }
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
                 // The tunnel, or the end of the connection, comes next; neither is for the server to read.
@@ -343,7 +375,8 @@ impl AsyncRead for Guard {
                 State::Head => {
                     if waiting > 0 {
                         if let Err(violation) = this.try_head() {
-                            return Poll::Ready(Err(this.fail(violation)));
+                            this.fail(violation);
+                            continue;
                         }
                         if this.passed > 0 {
                             continue;

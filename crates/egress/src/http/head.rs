@@ -29,8 +29,14 @@ pub(crate) enum Violation {
     #[error("HTTP/2 without TLS is not served")]
     H2c,
     /// A request that would change the protocol.
-    #[error("a connection can be upgraded to a WebSocket, by a GET of HTTP/1.1 without a body, and to nothing else")]
+    #[error(
+        "a connection can be upgraded to a WebSocket, by a GET of HTTP/1.1 without a body or an extended CONNECT of \
+         HTTP/2, and to nothing else"
+    )]
     Upgrade,
+    /// A WebSocket whose messages no reader knows, to an endpoint with rules about them.
+    #[error("the endpoint's protocol has no WebSocket form: what is asked for over one could not be judged")]
+    UnreadSocket,
     /// CONNECT where requests are for one host already.
     #[error("CONNECT is not a request that this host's endpoint allows")]
     ConnectInside,
@@ -66,7 +72,7 @@ impl Violation {
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, Reason::Limit),
             Self::NotHttp => (StatusCode::BAD_REQUEST, Reason::UnknownProtocol),
             Self::H2c => (StatusCode::FORBIDDEN, Reason::H2c),
-            Self::Upgrade => (StatusCode::FORBIDDEN, Reason::Upgrade),
+            Self::Upgrade | Self::UnreadSocket => (StatusCode::FORBIDDEN, Reason::Upgrade),
             Self::ConnectInside => (StatusCode::FORBIDDEN, Reason::L7),
             Self::Line(_) => (StatusCode::BAD_REQUEST, Reason::BadRequest),
             Self::Framing(_) => (StatusCode::BAD_REQUEST, Reason::Framing),
@@ -124,7 +130,7 @@ pub(crate) fn check(head: &[u8], surface: &Surface, max_fields: usize) -> Result
     }
     let version = request.version.unwrap_or_default();
     let facts = Fields::collect(request.headers)?;
-    facts.host(method, version, &authority)?;
+    facts.host((method, version), surface, &authority)?;
     facts.framing(method, version)
 }
 
@@ -256,10 +262,11 @@ impl<'a> Fields<'a> {
         Ok(facts)
     }
 
-    /// `Host` names the request's destination; HTTP/1.1 requires it (but of CONNECT, where clients leave it out).
-    fn host(&self, method: &str, version: u8, own: &Authority) -> Result<(), Violation> {
+    /// `Host` names the request's destination. It is required, but of CONNECT, where clients leave it out, and of HTTP/1.0
+    /// whose target names the destination.
+    fn host(&self, (method, version): (&str, u8), surface: &Surface, own: &Authority) -> Result<(), Violation> {
         let Some(host) = self.host else {
-            let may = version == 0 || method == "CONNECT";
+            let may = method == "CONNECT" || (version == 0 && matches!(surface, Surface::Proxy));
             return if may { Ok(()) } else { Err(Violation::Line("the Host field is missing")) };
         };
         let text = std::str::from_utf8(host).map_err(|_| AuthorityError::BadCharacter)?;

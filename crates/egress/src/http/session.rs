@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use stockade_policy::{Door, Intent};
@@ -14,6 +14,7 @@ use super::{
     arriving::{Arriving, drain},
     body::Body,
     exchange::websocket,
+    extended,
     guard::Link,
     head::{Surface, Violation},
     socket::Socket,
@@ -122,9 +123,11 @@ impl Session {
         lock(&self.opened).take()
     }
 
-    /// Why the connection ends without an answer to what came last: said instead of the server, which saw nothing.
-    pub(crate) fn closing_refusal(&self) -> Option<Refusal> {
-        (!self.link.busy()).then(|| self.link.fault().map(Refusal::Request)).flatten()
+    /// Why the connection ends, if nothing said so yet, and whether that is for the client to hear: said instead of the
+    /// server, which saw nothing.
+    pub(crate) fn closing_refusal(&self) -> Option<(Refusal, bool)> {
+        let untold = (!self.link.busy()).then(|| self.link.untold()).flatten();
+        untold.map(|(violation, due)| (violation.into(), due))
     }
 
     /// Whether no request is being served.
@@ -133,14 +136,18 @@ impl Session {
     }
 
     /// Serves one request. Every way out has an event.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn handle(&self, mut request: Request<Incoming>) -> Response<Body> {
         let in_flight = self.link.begin();
+        let translated = extended::translate(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let grpc = grpc(request.headers());
-        let mut asked = Asked {
-            method: request.method().to_string(),
-            path: if connect { String::new() } else { request.uri().path().to_owned() },
+        let path = if request.uri().path_and_query().is_some() { request.uri().path() } else { "" };
+        let mut asked = Asked { method: request.method().to_string(), path: path.to_owned() };
+        let stream = match translated {
+            Ok(stream) => stream,
+            Err(violation) => return self.refuse(*Refused::early(violation), asked, Answer::Http),
         };
+        // A refusal in the form of gRPC is a success of HTTP, which would grant an extended CONNECT.
+        let grpc = stream.is_none() && grpc(request.headers());
         if connect {
             return self
                 .connect(&request)
@@ -149,19 +156,28 @@ impl Session {
         }
         let mut request = request.map(Some);
         let exchanged = self.exchange(&mut request, &mut asked, in_flight).await;
-        if websocket(request.headers()) && !matches!(&exchanged, Ok(r) if r.status() == StatusCode::SWITCHING_PROTOCOLS)
-        {
+        if websocket(request.headers()) && !matches!(&exchanged, Ok((_, Some(_)))) {
             self.link.decline_upgrade();
         }
-        match exchanged {
-            Ok(response) => response,
-            Err(refused) => {
+        match (exchanged, stream) {
+            (Ok((response, None)), _) => response,
+            (Ok((response, Some(socket))), None) => {
+                *lock(&self.opened) = Some(Opened::Socket(socket));
+                response
+            }
+            (Ok((response, Some(socket))), Some(stream)) => {
+                extended::carry(Arc::clone(&self.shared), self.link.begin(), stream, socket);
+                extended::granted(response)
+            }
+            (Err(refused), _) => {
                 if let Some(body) = request.body_mut().take() {
                     match request.version() {
                         http::Version::HTTP_2 => drop(Arriving::new(body)),
                         _ if request.headers().contains_key(header::EXPECT) => {}
                         _ => drain(body).await,
                     }
+                    // The answer is to the request; what its body is worth does not matter any more.
+                    self.link.broken_body();
                 }
                 self.refuse(*refused, asked, if grpc { Answer::Grpc } else { Answer::Http })
             }
@@ -172,10 +188,13 @@ impl Session {
         let Refused { intent, grant, refusal } = refused;
         let generation = self.shared.policy().generation();
         let connect = answer == Answer::Connect;
-        let door = if connect { Door::Connect } else { self.door };
         let facts = match &grant {
             Some(grant) => grant.facts(),
-            None => Facts { door, intent: intent.as_ref(), permit: None, client: Some(&self.client), generation },
+            None => {
+                let known = self.facts(generation);
+                let door = if connect && self.pinned.is_none() { Door::Connect } else { known.door };
+                Facts { door, intent: intent.as_ref().or(known.intent), ..known }
+            }
         };
         self.shared.count_refusal();
         self.shared.audit.emit(record::request_refusal(facts, Some(asked), &refusal));
@@ -232,6 +251,7 @@ impl Session {
                 measure(request, self.shared.config.head)?;
             }
             pinned.named_by(request)?;
+            one_length(request)?;
             let grant = Grant::ask(&self.shared, &self.client, pinned.intent.clone()).map_err(Refused::asked)?;
             return Ok((grant, pinned.authority.clone(), pinned.scheme));
         }
@@ -282,6 +302,14 @@ fn measure<B>(request: &Request<B>, limits: HeadLimits) -> Result<(), Box<Refuse
         return Err(Refused::early(Violation::TooManyFields(limits.fields)));
     }
     Ok(())
+}
+
+/// HTTP/2 frames its bodies itself, and lets a length be said twice. A server behind may not, or believe another one.
+fn one_length<B>(request: &Request<B>) -> Result<(), Box<Refused>> {
+    match request.headers().get_all(header::CONTENT_LENGTH).iter().count() {
+        0 | 1 => Ok(()),
+        _ => Err(Refused::early(Violation::Framing("more than one Content-Length"))),
+    }
 }
 
 /// What a refusal answers.

@@ -1,7 +1,11 @@
 //! Connections that became a WebSocket: for as long as the permission lasts, and message by message where something
 //! must be judged, put in or taken out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
@@ -13,7 +17,10 @@ use stockade_l7::{
 use stockade_policy::Request;
 use stockade_secrets::{Messages, Response as Scrub};
 use stockade_types::Reason;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
+    time::timeout,
+};
 
 use super::stream::Stream;
 use crate::{
@@ -34,6 +41,40 @@ const MAX_MESSAGE: usize = protocol::MAX_BODY;
 const POLICY_VIOLATION: u16 = 1008;
 /// Most bytes of a close frame's reason.
 const MAX_REASON: usize = 120;
+/// How long a last word on a stream of HTTP/2 may take to leave.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// The command's side of a WebSocket.
+pub(crate) trait Client: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Says a last word and ends, as far as the client reads.
+    fn end(self, word: Vec<u8>) -> impl Future<Output = ()> + Send;
+    /// Ends without one.
+    fn cut(self);
+}
+
+/// A connection of HTTP/1.1.
+impl Client for Stream {
+    async fn end(self, word: Vec<u8>) {
+        linger(Self::end(self, &word).await).await;
+    }
+
+    fn cut(self) {
+        reset(self.into_tcp());
+    }
+}
+
+/// A stream of HTTP/2. Dropped, it is reset.
+impl Client for TokioIo<Upgraded> {
+    async fn end(mut self, word: Vec<u8>) {
+        let ending = async {
+            self.write_all(&word).await?;
+            self.shutdown().await
+        };
+        timeout(LAST_WORD, ending).await.ok();
+    }
+
+    fn cut(self) {}
+}
 
 /// The origin's side of a WebSocket.
 pub(crate) struct Socket {
@@ -56,7 +97,7 @@ pub(crate) struct Watch {
 }
 
 /// Carries a WebSocket. `first` came from the client already.
-pub(crate) async fn carry(shared: &Shared, client: Stream, first: Bytes, socket: Socket) {
+pub(crate) async fn carry<C: Client>(shared: &Shared, client: C, first: Bytes, socket: Socket) {
     let Socket { mut grant, upstream, connection, watch } = socket;
     let mut open = Open::new(shared.audit.clone(), grant.facts(), grant.addr());
     let (mut client_in, mut client_out) = split(client);
@@ -99,17 +140,17 @@ pub(crate) async fn carry(shared: &Shared, client: Stream, first: Bytes, socket:
     }
     drop((upstream_in, upstream_out, connection));
     match ended {
-        Ok(()) => return linger(client.end(&[]).await).await,
+        Ok(()) => return client.end(Vec::new()).await,
         Err(Stop::Io) => {}
         Err(Stop::Timer(why)) => open.because(Reason::Limit, why),
         Err(Stop::Refused(refusal)) => {
             shared.count_refusal();
             open.because(refusal.row().reason, &refusal.to_string());
             grant.report(shared, &refusal);
-            return linger(client.end(&farewell(&refusal)).await).await;
+            return client.end(farewell(&refusal)).await;
         }
     }
-    reset(client.into_tcp());
+    client.cut();
 }
 
 /// A refusal as a close frame.

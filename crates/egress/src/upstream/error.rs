@@ -14,6 +14,9 @@ pub(crate) enum UpstreamError {
     /// A change of protocol that was not asked for, or is not the one that was.
     #[error("the upstream changed the protocol without being asked, or not as it was asked")]
     Upgrade,
+    /// A WebSocket to an origin that does not speak HTTP/1.1.
+    #[error("the upstream speaks only HTTP/2, and a WebSocket is opened to it over HTTP/1.1")]
+    NoSocket,
     /// The connection ended first.
     #[error("the upstream closed the connection before its response was complete")]
     Closed,
@@ -31,7 +34,7 @@ impl UpstreamError {
     pub(crate) fn row(self) -> (StatusCode, Reason) {
         match self {
             Self::Framing => (StatusCode::BAD_GATEWAY, Reason::UpstreamFraming),
-            Self::Upgrade => (StatusCode::BAD_GATEWAY, Reason::Upgrade),
+            Self::Upgrade | Self::NoSocket => (StatusCode::BAD_GATEWAY, Reason::Upgrade),
             Self::Closed => (StatusCode::BAD_GATEWAY, Reason::UpstreamConnect),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, Reason::UpstreamConnect),
             Self::Tls(_) => (StatusCode::BAD_GATEWAY, Reason::UpstreamTls),

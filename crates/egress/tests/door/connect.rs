@@ -1,8 +1,9 @@
 //! CONNECT: verdict first, destinations, authorities, what is no request at all.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use stockade_audit::{Action, Event};
+use stockade_egress::Config;
 use stockade_testkit::upstream::{Answer as DnsAnswer, Hostile, Tcp};
 use stockade_types::Reason;
 
@@ -302,5 +303,21 @@ fn a_dead_address_does_not_keep_a_live_one_from_being_reached() {
         tunnel.send(&hello);
         assert_eq!(tunnel.read(hello.len()), hello);
         assert_eq!(upstream.counters.arrivals(), 1);
+    });
+}
+
+#[test]
+fn without_a_certificate_there_is_no_tunnel() {
+    let long_ago = SystemTime::now() - Duration::from_secs(30 * 86_400);
+    World::with_authority_of(long_ago, Config::default(), |world| {
+        let origin = Tcp::sink("192.0.2.10:443");
+        world.reload(
+            "{version: 1, network: {endpoints: {a: {hosts: [allowed.test], ports: [443], \
+             private_addresses: [192.0.2.0/24]}}}}",
+        );
+        let answer = world.ask("CONNECT allowed.test:443 HTTP/1.1\r\nHost: allowed.test:443\r\n\r\n");
+        assert_eq!((answer.status, answer.reason().as_str()), (503, "tls_unavailable"), "before any 200");
+        world.one_refusal(Reason::TlsUnavailable);
+        origin.counters.assert_untouched();
     });
 }

@@ -14,4 +14,5 @@ mod names;
 mod protocols;
 mod relay;
 mod reload;
+mod socket;
 mod world;

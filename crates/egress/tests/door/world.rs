@@ -89,14 +89,20 @@ impl World {
 
     #[track_caller]
     pub(crate) fn configured(config: Config, body: impl FnOnce(&Self)) {
+        Self::with_authority_of(SystemTime::now(), config, body);
+    }
+
+    /// The authority that the command trusts was made then.
+    #[track_caller]
+    pub(crate) fn with_authority_of(then: SystemTime, config: Config, body: impl FnOnce(&Self)) {
         Outer::run(|_| {
             outer::ip(&["-4", "route", "add", "local", "198.18.0.0/15", "dev", "lo"]);
             outer::ip(&["-6", "route", "add", "local", "fd53:746f:636b::/48", "dev", "lo"]);
-            body(&Self::start(config));
+            body(&Self::start(then, config));
         });
     }
 
-    fn start(config: Config) -> Self {
+    fn start(then: SystemTime, config: Config) -> Self {
         let names = Dns::start((RESOLVER, 53));
         for name in ["allowed.test", "other.test", "raw.test", "plain.test"] {
             names.host(name, "192.0.2.10");
@@ -121,7 +127,7 @@ impl World {
         let resolver = Arc::new(System::from_host().unwrap());
         let authority = Authority::new();
         let tls = Tls {
-            interceptor: Interceptor::new(Ca::new(SystemTime::now()).unwrap()).unwrap(),
+            interceptor: Interceptor::new(Ca::new(then).unwrap()).unwrap(),
             connector: Connector::new(&Roots::none().with_pem(authority.pem().as_bytes()).unwrap()).unwrap(),
         };
         let ca = tls.interceptor.certificate_pem().to_owned();

@@ -94,6 +94,12 @@ impl Handshake {
     }
 }
 
+/// A value for `Sec-WebSocket-Key`, of random bytes.
+#[must_use]
+pub fn key(random: [u8; 16]) -> String {
+    STANDARD.encode(random)
+}
+
 /// Whether the fields switch to WebSocket and to nothing else.
 fn upgrades(fields: &[(String, String)]) -> bool {
     let connection = list(fields, "connection").any(|option| option.eq_ignore_ascii_case("upgrade"));

@@ -18,6 +18,7 @@ use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Bytes, Frame, Incoming, SizeHint},
     service::service_fn,
+    upgrade::OnUpgrade,
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -25,7 +26,12 @@ use hyper_util::{
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
-use tokio::{net::TcpListener, runtime::Runtime, time::Sleep};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    runtime::Runtime,
+    time::Sleep,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::Request;
@@ -180,14 +186,24 @@ impl Reply {
     }
 }
 
-/// An HTTPS origin.
+/// An HTTPS origin, or one of plain HTTP in the same form.
 #[derive(Debug)]
 pub struct Https {
     addr: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     connections: Arc<AtomicU64>,
+    upgraded: Arc<Mutex<Vec<u8>>>,
     _runtime: Runtime,
 }
+
+/// What an origin's connections share.
+struct Seen {
+    requests: Arc<Mutex<Vec<Request>>>,
+    upgraded: Arc<Mutex<Vec<u8>>>,
+    respond: Respond,
+}
+
+type Respond = Box<dyn Fn(&Request) -> Reply + Send + Sync>;
 
 impl Https {
     /// Serves `hello from upstream` for these names.
@@ -195,7 +211,7 @@ impl Https {
         Self::start(addr, authority, &Options::of(names), |_| Reply::ok("hello from upstream\n"))
     }
 
-    /// Serves what `respond` says.
+    /// Serves what `respond` says. Behind a 101, what comes is sent back.
     ///
     /// # Panics
     /// When the address cannot be bound.
@@ -205,34 +221,42 @@ impl Https {
         options: &Options,
         respond: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::serve(addr, Some(TlsAcceptor::from(Arc::new(authority.config(options)))), Box::new(respond))
+    }
+
+    /// The same without TLS.
+    ///
+    /// # Panics
+    /// When the address cannot be bound.
+    pub fn plain(addr: &str, respond: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(addr, None, Box::new(respond))
+    }
+
+    fn serve(addr: &str, acceptor: Option<TlsAcceptor>, respond: Respond) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind(addr)).unwrap_or_else(|e| panic!("{addr}: {e}"));
         let addr = listener.local_addr().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(authority.config(options)));
         let (requests, connections) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::<AtomicU64>::default());
-        let respond: Arc<dyn Fn(&Request) -> Reply + Send + Sync> = Arc::new(respond);
-        let (seen, count) = (Arc::clone(&requests), Arc::clone(&connections));
+        let (upgraded, count) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::clone(&connections));
+        let seen = Arc::new(Seen { requests: Arc::clone(&requests), upgraded: Arc::clone(&upgraded), respond });
         runtime.spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 stream.set_nodelay(true).ok();
                 let connection = count.fetch_add(1, Ordering::SeqCst);
-                let (acceptor, seen, respond) = (acceptor.clone(), Arc::clone(&seen), Arc::clone(&respond));
+                let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
                 tokio::spawn(async move {
-                    // What a client does to its connection is the test's business.
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(move |request| {
-                        let (seen, respond) = (Arc::clone(&seen), Arc::clone(&respond));
-                        async move { answer(request, connection, &seen, &respond).await }
-                    });
-                    auto::Builder::new(TokioExecutor::new())
-                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                        .await
-                        .ok();
+                    match acceptor {
+                        None => carry(stream, connection, seen).await,
+                        Some(acceptor) => {
+                            let Ok(stream) = acceptor.accept(stream).await else { return };
+                            carry(stream, connection, seen).await;
+                        }
+                    }
                 });
             }
         });
-        Self { addr, requests, connections, _runtime: runtime }
+        Self { addr, requests, connections, upgraded, _runtime: runtime }
     }
 
     /// Where it listens.
@@ -250,6 +274,15 @@ impl Https {
         self.requests.lock().unwrap().clone()
     }
 
+    /// The bytes that came behind a 101, on all connections.
+    ///
+    /// # Panics
+    /// Never: nothing panics while it holds them.
+    #[must_use]
+    pub fn upgraded(&self) -> Vec<u8> {
+        self.upgraded.lock().unwrap().clone()
+    }
+
     /// How many connections were opened to it, handshake done or not.
     #[must_use]
     pub fn connections(&self) -> u64 {
@@ -257,12 +290,25 @@ impl Https {
     }
 }
 
+/// Serves one connection. What a client does to it is the test's business.
+async fn carry<S>(stream: S, connection: u64, seen: Arc<Seen>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let seen = Arc::clone(&seen);
+        async move { answer(request, connection, &seen).await }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
+}
+
 async fn answer(
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
     connection: u64,
-    seen: &Mutex<Vec<Request>>,
-    respond: &Arc<dyn Fn(&Request) -> Reply + Send + Sync>,
+    seen: &Seen,
 ) -> Result<http::Response<Paced>, hyper::Error> {
+    let stream = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let text = |v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
     let mut headers: Vec<(String, String)> =
@@ -274,14 +320,30 @@ async fn answer(
     let line = format!("{} {target} {:?}", parts.method, parts.version);
     let body = body.collect().await?.to_bytes().to_vec();
     let request = Request { line, headers, body, connection };
-    let reply = respond(&request);
-    seen.lock().unwrap().push(request);
+    let reply = (seen.respond)(&request);
+    seen.requests.lock().unwrap().push(request);
+    if reply.status == 101 {
+        tokio::spawn(echo(stream, Arc::clone(&seen.upgraded)));
+    }
     let mut response = http::Response::builder().status(reply.status);
     for (name, value) in &reply.headers {
         response = response.header(name, value);
     }
     let trailers = (!reply.trailers.is_empty()).then(|| map(&reply.trailers));
     Ok(response.body(Paced { pieces: reply.pieces.into(), pause: None, trailers }).unwrap())
+}
+
+/// Sends back what comes, and remembers it.
+async fn echo(stream: OnUpgrade, seen: Arc<Mutex<Vec<u8>>>) {
+    let Ok(stream) = stream.await else { return };
+    let (mut stream, mut buffer) = (TokioIo::new(stream), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+        seen.lock().unwrap().extend(&buffer[..n]);
+        if stream.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+    stream.shutdown().await.ok();
 }
 
 /// A body in pieces, each after its pause.

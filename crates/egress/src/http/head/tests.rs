@@ -32,6 +32,8 @@ fn what_a_host_serves() {
     assert_eq!(reason(host("GET / HTTP/1.1\r\nHost: a.test:81\r\n\r\n")), (421, "authority_mismatch"));
     assert_eq!(reason(host("GET http://b.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")), (421, "authority_mismatch"));
     assert_eq!(reason(host("CONNECT evil.test:443 HTTP/1.1\r\n\r\n")), (403, "l7"));
+    assert_eq!(reason(host("GET / HTTP/1.0\r\n\r\n")), (400, "bad_request"), "no Host");
+    assert_eq!(proxy("GET http://a.test/ HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
 }
 
 #[test]
@@ -98,7 +100,7 @@ fn framing_that_two_readers_could_read_differently() {
     ] {
         assert_eq!(reason(host(&format!("{post}{fields}\r\n"))), (400, "framing"), "{fields:?}");
     }
-    let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let old = "POST / HTTP/1.0\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(reason(host(old)), (400, "framing"));
     let connect = "CONNECT a.test:443 HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
     assert_eq!(reason(proxy(connect)), (400, "framing"));
