@@ -203,9 +203,18 @@ impl Stockade {
     /// When it was not built.
     #[track_caller]
     pub fn put_probe(&self) -> PathBuf {
-        let probe = self.work().join("probe");
-        fs::copy(beside_the_test("probe"), &probe).expect("copying the probe");
-        probe
+        self.put("probe")
+    }
+
+    /// Puts a program of the testkit into the workspace.
+    ///
+    /// # Panics
+    /// When it was not built.
+    #[track_caller]
+    pub fn put(&self, name: &str) -> PathBuf {
+        let path = self.work().join(name);
+        fs::copy(beside_the_test(name), &path).expect("copying a program");
+        path
     }
 
     /// Starts `command`; its output is collected while it runs.
