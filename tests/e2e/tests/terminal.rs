@@ -5,6 +5,7 @@
 use std::{
     fs,
     os::unix::{fs::chown, process::CommandExt},
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -28,8 +29,10 @@ struct Screen {
 impl Screen {
     fn new(mode: Mode) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("w")).unwrap();
         if Uid::effective().is_root() {
             chown(dir.path(), Some(ORDINARY_UID), Some(ORDINARY_UID)).unwrap();
+            chown(dir.path().join("w"), Some(ORDINARY_UID), Some(ORDINARY_UID)).unwrap();
         }
         let this = Self { mode, dir };
         let run = format!("S={} run", program(mode == Mode::Rootless).display());
@@ -40,6 +43,11 @@ impl Screen {
         this
     }
 
+    /// The workspace. The terminal's own socket lies beside it: inside it would be reported.
+    fn work(&self) -> PathBuf {
+        self.dir.path().join("w")
+    }
+
     fn tmux(&self, args: &[&str]) -> String {
         let mut line = Command::new("tmux");
         if Uid::effective().is_root() && self.mode == Mode::Rootless {
@@ -47,7 +55,7 @@ impl Screen {
         }
         // Short: the name of a socket has a bound. A server of its own for each screen.
         line.args(["-S"]).arg(self.dir.path().join("s")).args(["-f", "/dev/null"]).args(args);
-        line.env("LANG", "C.UTF-8").env("HOME", self.dir.path()).env_remove("TMUX").current_dir(self.dir.path());
+        line.env("LANG", "C.UTF-8").env("HOME", self.work()).env_remove("TMUX").current_dir(self.work());
         let done = line.stdin(Stdio::null()).output().unwrap();
         assert!(done.status.success(), "tmux {args:?}: {done:?}");
         String::from_utf8_lossy(&done.stdout).into_owned()
@@ -254,7 +262,7 @@ fn full_screen_programs() {
                       w.refresh()\n  while True:\n    k = w.getch()\n    if k == ord('q'): return\n    \
                       w.addstr(5, 10, 'key %s size %d %d ' % ((curses.keyname(k).decode(),) + w.getmaxyx()))\n    w.refresh()\n\
                       curses.wrapper(main)\n";
-        fs::write(s.dir.path().join("c.py"), curses).unwrap();
+        fs::write(s.work().join("c.py"), curses).unwrap();
         s.line("$S -- /usr/bin/python3 c.py");
         s.wait_for("size 24 80");
         s.key("Up");
@@ -277,7 +285,7 @@ fn full_screen_programs() {
         s.wait_for_prompt();
         s.line("echo code $?");
         s.wait_for("code 0");
-        assert_eq!(fs::read_to_string(s.dir.path().join("file")).unwrap(), "first\n");
+        assert_eq!(fs::read_to_string(s.work().join("file")).unwrap(), "first\n");
     });
 }
 
@@ -339,7 +347,7 @@ print('end')
         if !std::path::Path::new("/usr/bin/python3").exists() {
             skip!("python3 is not installed");
         }
-        fs::write(s.dir.path().join("t.py"), script).unwrap();
+        fs::write(s.work().join("t.py"), script).unwrap();
         s.line("tty > outer; clear; $S -- /usr/bin/python3 t.py");
         let text = s.wait_for_line("end");
         assert!(!text.contains("went through"), "{text}");
@@ -352,7 +360,7 @@ print('end')
 #[test]
 fn closing_the_terminal_ends_the_command() {
     on_a_terminal(|s| {
-        let at = |name: &str| s.dir.path().join(name);
+        let at = |name: &str| s.work().join(name);
         let script = "trap 'echo hung up > hup; exit' HUP; echo $$ > up; while :; do sleep 0.05; done";
         fs::write(at("script"), script).unwrap();
         s.line("$S -- sh script");
