@@ -30,7 +30,7 @@ pub use self::pins::{PinError, Pins};
 use self::{
     claims::{Claim, Claimed, Claims},
     pins::Pin,
-    process::{FileId, FileState, Process},
+    process::{FileState, Process},
     survey::{Holder, Surveyor, Watch},
 };
 
@@ -277,7 +277,7 @@ impl Peers {
     }
 
     /// The files that an endpoint lets hold its connections, as pinned for one policy.
-    fn allowed(&self, snapshot: &Snapshot, callers: &Callers) -> Vec<FileId> {
+    fn allowed(&self, snapshot: &Snapshot, callers: &Callers) -> Vec<FileState> {
         let pins = lock(&self.pins).iter().find(|(g, _)| *g == snapshot.generation()).map(|(_, p)| Arc::clone(p));
         let ids = (0..).zip(snapshot.binaries()).filter(|(_, binary)| callers.binaries.contains(binary));
         let ids: Vec<u32> = ids.map(|(id, _)| id).collect();
@@ -286,16 +286,16 @@ impl Peers {
 
     /// Whether the connection is still its opener's, and of no program that `allowed` leaves out: a helper that the
     /// opener starts inherits it.
-    async fn recheck(&self, evidence: &Evidence, allowed: &[FileId]) -> Result<(), IdentityError> {
+    async fn recheck(&self, evidence: &Evidence, allowed: &[FileState]) -> Result<(), IdentityError> {
         unchanged(evidence)?;
         let holders = match self.surveyor.holders(&evidence.watch, evidence.connected).await {
             Ok(None) => return Ok(()),
             Ok(Some(holders)) => holders,
             Err(_) => return Err(IdentityError::Unresolved("the programs inside have too many files open to look at")),
         };
-        let opener = Holder::Runs(evidence.exe.id);
+        let opener = Holder::Runs(evidence.exe);
         let may = |holder: &Holder| match holder {
-            Holder::Runs(exe) => *exe == evidence.exe.id || allowed.contains(exe),
+            Holder::Runs(exe) => *exe == evidence.exe || allowed.contains(exe),
             Holder::Hidden => false,
         };
         match (holders.contains(&opener), holders.iter().all(may)) {
@@ -305,7 +305,7 @@ impl Peers {
         }
     }
 
-    async fn lost(&self, evidence: &Evidence, allowed: &[FileId]) -> IdentityError {
+    async fn lost(&self, evidence: &Evidence, allowed: &[FileState]) -> IdentityError {
         tokio::time::sleep(FIRST_LOOK).await;
         loop {
             if let Err(error) = self.recheck(evidence, allowed).await {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use pem::{EncodeConfig, LineEnding, Pem};
+use rustix::fs::{Mode, OFlags};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -233,12 +234,14 @@ pub(crate) fn encode(der: &CertificateDer<'_>) -> String {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Looked at first: to open a FIFO would wait for somebody to write to it.
-    if !fs::metadata(path)?.is_file() {
+    // A FIFO is opened at once like this, and not when somebody writes to it; what is open cannot be exchanged.
+    let file =
+        fs::File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?);
+    if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -34,7 +34,7 @@ pub(crate) enum Violation {
          HTTP/2, and to nothing else"
     )]
     Upgrade,
-    /// A WebSocket whose messages no reader knows, to an endpoint with rules about them.
+    /// A WebSocket whose messages no reader knows, to an endpoint whose protocol is read from bodies.
     #[error("the endpoint's protocol has no WebSocket form: what is asked for over one could not be judged")]
     UnreadSocket,
     /// CONNECT where requests are for one host already.

@@ -146,7 +146,7 @@ impl Session {
             Ok(stream) => stream,
             Err(violation) => return self.refuse(*Refused::early(violation), asked, Answer::Http),
         };
-        // A refusal in the form of gRPC is a success of HTTP, which would grant an extended CONNECT.
+        // Who asks for a WebSocket reads an answer of HTTP, whatever content type it names.
         let grpc = stream.is_none() && grpc(request.headers());
         if connect {
             return self

@@ -111,10 +111,9 @@ impl Pins {
         &self.notices
     }
 
-    /// The files of these places in the policy's table.
-    pub(super) fn files(&self, ids: &[u32]) -> Vec<FileId> {
-        let named = |pins: &Vec<Pin>| pins.iter().any(|pin| ids.contains(&pin.id));
-        self.by_file.iter().filter(|(_, pins)| named(pins)).map(|(file, _)| *file).collect()
+    /// The files of these places in the policy's table, as they were pinned.
+    pub(super) fn files(&self, ids: &[u32]) -> Vec<FileState> {
+        self.by_file.values().flatten().filter(|pin| ids.contains(&pin.id)).map(|pin| pin.state).collect()
     }
 
     /// What the policy calls this executable, if it was not touched since.

@@ -21,7 +21,7 @@ pub(super) struct FileId {
 
 /// Which file, and whether it was touched: equal states mean equal contents, because no program of the sandbox can set
 /// the change time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileState {
     pub(super) id: FileId,
     size: i64,

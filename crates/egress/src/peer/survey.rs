@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::process::{self, FileId, FileState};
+use super::process::{self, FileState};
 
 /// How long a survey speaks for a connection, at least.
 const VALID: Duration = Duration::from_millis(20);
@@ -31,8 +31,8 @@ const NEVER_EXECUTED: u64 = 0x40;
 /// Who was found with a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Holder {
-    /// A process that runs this file.
-    Runs(FileId),
+    /// A process that runs this file, in this state.
+    Runs(FileState),
     /// A process that cannot be looked into: it may hold anything.
     Hidden,
 }
@@ -136,14 +136,14 @@ fn look(proc: BorrowedFd<'_>, mut found: Found) -> io::Result<Found> {
 fn process(proc: BorrowedFd<'_>, name: &CStr, found: &mut Found, left: &mut usize) -> Result<(), Errno> {
     let dir = open(proc, name)?;
     match statat(&dir, "exe", AtFlags::empty()) {
-        Ok(stat) => descriptors(dir.as_fd(), FileState::of(&stat).id, found, left),
+        Ok(stat) => descriptors(dir.as_fd(), FileState::of(&stat), found, left),
         // A leader that ended before its threads has no file table any more; they have it.
         Err(Errno::NOENT) => {
             let tasks = open(dir.as_fd(), c"task")?;
             for task in numbers(open(tasks.as_fd(), c".")?)? {
                 let Ok(task) = open(tasks.as_fd(), &task) else { continue };
                 if let Ok(stat) = statat(&task, "exe", AtFlags::empty()) {
-                    descriptors(task.as_fd(), FileState::of(&stat).id, found, left)?;
+                    descriptors(task.as_fd(), FileState::of(&stat), found, left)?;
                 }
             }
             Ok(())
@@ -153,7 +153,7 @@ fn process(proc: BorrowedFd<'_>, name: &CStr, found: &mut Found, left: &mut usiz
 }
 
 /// The descriptors of a thread, which are those of its process: the command cannot separate them.
-fn descriptors(dir: BorrowedFd<'_>, exe: FileId, found: &mut Found, left: &mut usize) -> Result<(), Errno> {
+fn descriptors(dir: BorrowedFd<'_>, exe: FileState, found: &mut Found, left: &mut usize) -> Result<(), Errno> {
     let fds = open(dir, c"fd")?;
     let mut buffer = [0; 32];
     for entry in Dir::read_from(&fds)? {
@@ -221,7 +221,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
         let inode = u32::try_from(std::fs::metadata(&link).unwrap().st_ino()).unwrap();
-        let own = Holder::Runs(process::exe(std::process::id()).unwrap().id);
+        let own = Holder::Runs(process::exe(std::process::id()).unwrap());
         let surveyor = surveyor();
         let watch = surveyor.watch(inode);
         let long_ago = Instant::now() - Duration::from_secs(60);
@@ -229,7 +229,7 @@ mod tests {
         assert!(holders.contains(&own));
         let stdin: OwnedFd = socket.try_clone().unwrap().into();
         let mut other = Command::new("/bin/sleep").arg("60").stdin(Stdio::from(stdin)).spawn().unwrap();
-        let sleep = Holder::Runs(FileState::of(&rustix::fs::stat("/bin/sleep").unwrap()).id);
+        let sleep = Holder::Runs(FileState::of(&rustix::fs::stat("/bin/sleep").unwrap()));
         let began = Instant::now();
         loop {
             let holders = surveyor.holders(&watch, long_ago).await.unwrap().unwrap();
