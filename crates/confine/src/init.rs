@@ -161,6 +161,12 @@ impl<'a> Init<'a> {
                 }
             }
             Order::Signal(id, signal) => self.sessions.signal(id, signal),
+            Order::Connect(id, to) => {
+                let dialled = self.site.dial(to);
+                let fds: Vec<_> = dialled.iter().map(AsFd::as_fd).collect();
+                let answer = dialled.as_ref().map(drop).map_err(ToString::to_string);
+                send(self.channel, &Report::Connecting(id, answer), &fds)?;
+            }
             Order::Ports(ports) => {
                 let set = self.site.fence.set_ports(&ports).map_err(|e| e.to_string());
                 self.say(&Report::PortsSet(set))?;

@@ -1,7 +1,7 @@
 //! What supervisor, init, launcher and a starting child say to each other. Every message is one packet of a
 //! [`Channel`]; descriptors travel beside it, in the order the variant names.
 
-use std::{collections::BTreeSet, io, os::fd::OwnedFd};
+use std::{collections::BTreeSet, io, net::SocketAddr, os::fd::OwnedFd};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stockade_sys::channel::Channel;
@@ -11,6 +11,9 @@ use crate::view::ViewFile;
 
 /// Names one spawned command or session of a sandbox; chosen by the supervisor.
 pub type SessionId = u32;
+
+/// Names one [`Order::Connect`] and its answer; chosen by the supervisor.
+pub type ConnectId = u32;
 
 /// Supervisor to init.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +26,8 @@ pub enum Order {
     Spawn(SessionId, Spawn),
     /// Send a signal to the session's process group.
     Signal(SessionId, i32),
+    /// Begin to connect to a server of the sandbox. Only its loopback is dialled.
+    Connect(ConnectId, SocketAddr),
     /// Replace the set of transparent ports.
     Ports(BTreeSet<u16>),
     /// Read the fence back and compare.
@@ -46,6 +51,8 @@ pub enum Report {
     Ended(SessionId, Outcome),
     /// It was stopped by this signal (job control).
     Stopped(SessionId, i32),
+    /// A non-blocking socket whose connection is under way, or why there is none. Descriptors: the socket.
+    Connecting(ConnectId, Result<(), String>),
     /// The fence differs from what was installed.
     FenceDrift(String),
     /// The fence is as installed.

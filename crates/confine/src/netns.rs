@@ -5,10 +5,15 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
 };
 
 use nix::libc;
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with},
+};
 use stockade_sys::netlink::{CREATE, Error, Message, Protocol, REPLACE, Reply, Socket};
 use stockade_types::Enforcement;
 
@@ -63,6 +68,23 @@ pub fn configure() -> Result<Enforcement, NetnsError> {
         Ok(()) => Ok(Enforcement::Enforced),
         // A kernel without IPv6 has no way out over IPv6 either.
         Err(_) if !routes(&mut route, &V6)?.any => Ok(Enforcement::Enforced),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Begins to connect to a server of this namespace. The socket does not block; a refusal shows as its error.
+///
+/// # Errors
+/// For an address that is not of the loopback: what is served for others is the door.
+pub fn dial_loopback(to: SocketAddr) -> io::Result<OwnedFd> {
+    if !to.ip().is_loopback() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not the sandbox's loopback", to.ip())));
+    }
+    let domain = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(domain, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    match connect(&socket, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(e) => Err(e.into()),
     }
 }

@@ -12,6 +12,8 @@ mod error;
 mod examine;
 mod identity;
 mod in_force;
+#[allow(dead_code, reason = "sessions and published ports are built on it")]
+mod inside;
 mod learn;
 mod observer;
 pub mod offline;

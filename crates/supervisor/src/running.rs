@@ -14,6 +14,7 @@ use stockade_sys::channel::Channel;
 use stockade_types::LayerStatus;
 
 use crate::{
+    inside::Inside,
     signals,
     terminal::{self, Terminal},
 };
@@ -74,14 +75,20 @@ pub(crate) enum End {
     Door(String),
 }
 
-/// Reads init's reports on a thread of its own.
-pub(crate) fn listen(channel: &Channel, events: Sender<Event>) -> io::Result<()> {
+/// Reads init's reports on a thread of its own; those of sessions go to `inside`.
+pub(crate) fn listen(channel: &Channel, events: Sender<Event>, inside: Inside) -> io::Result<()> {
     let channel = Channel::from(channel.as_fd().try_clone_to_owned()?);
     thread::Builder::new().name("init-reports".to_owned()).stack_size(256 * 1024).spawn(move || {
         loop {
             let event = match recv::<Report>(&channel) {
-                Ok(Some((report, fds))) => Event::Init(report, fds),
-                Ok(None) | Err(_) => Event::InitGone,
+                Ok(Some((report, fds))) => match inside.heard(report, fds) {
+                    Some((report, fds)) => Event::Init(report, fds),
+                    None => continue,
+                },
+                Ok(None) | Err(_) => {
+                    inside.close();
+                    Event::InitGone
+                }
             };
             let last = matches!(event, Event::InitGone);
             if events.send(event).is_err() || last {
@@ -209,7 +216,7 @@ impl<'a, O: Observer> Running<'a, O> {
             Report::Created(paths) => self.observer.masks(&paths),
             Report::Connects => self.observer.connects(fds),
             Report::Ended(..) | Report::Stopped(..) | Report::FenceIntact | Report::PortsSet(Ok(())) => {}
-            Report::Ready(..) | Report::Failed(_) => {}
+            Report::Ready(..) | Report::Failed(_) | Report::Connecting(..) => {}
         }
         None
     }

@@ -5,7 +5,8 @@
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
+    net::TcpStream,
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use nix::unistd::Uid;
 use stockade_confine::{
     fence,
     limits::Rlimits,
-    message::{Order, Outcome, Report, SessionId, Size, Spawn, Stdio, recv, send},
+    message::{ConnectId, Order, Outcome, Report, SessionId, Size, Spawn, Stdio, recv, send},
     plan::{Mode, Plan},
     privileges::Identity,
     sandbox::{Sandbox, Starting},
@@ -119,6 +120,22 @@ impl Lab {
         }
     }
 
+    /// A connection that init makes inside, blocking.
+    fn dial(&mut self, id: ConnectId, to: &str) -> Result<TcpStream, String> {
+        send(&self.sandbox.channel, &Order::Connect(id, to.parse().unwrap()), &[]).unwrap();
+        loop {
+            match recv::<Report>(&self.sandbox.channel).unwrap().expect("init lives") {
+                (Report::Connecting(i, answer), fds) if i == id => {
+                    answer?;
+                    let stream = TcpStream::from(fds.into_iter().next().expect("a socket"));
+                    stream.set_nonblocking(false).unwrap();
+                    return Ok(stream);
+                }
+                (other, _) => self.heard.push(other),
+            }
+        }
+    }
+
     fn end(&mut self, id: SessionId) -> Outcome {
         let Report::Ended(_, outcome) = self.hear(|r| matches!(r, Report::Ended(i, _) if *i == id)) else {
             panic!("not an end")
@@ -149,6 +166,40 @@ fn sessions_share_one_domain_and_may_signal_each_other() {
         assert_eq!(line(&mut out), "sent", "{mode:?}");
         assert_eq!(lab.end(0), Outcome::Signaled(15), "{mode:?}");
         assert_eq!(lab.end(1), Outcome::Exited(0), "{mode:?}");
+    });
+}
+
+/// Says hello to everyone.
+const SERVER: &str = r#"exec python3 -uc '
+import socket
+server = socket.create_server(("127.0.0.1", 8080))
+print("up")
+while True: server.accept()[0].sendall(b"hello")'"#;
+
+/// A socket that init makes inside reaches a server of the sandbox, and nothing else: not the door, which would take
+/// who asks for the command, and no other address.
+#[test]
+fn a_connection_from_outside_reaches_the_sandbox_s_own_servers_alone() {
+    both(|mode, lab| {
+        let (_, mut out) = lab.spawn(0, SERVER);
+        assert_eq!(line(&mut out), "up", "{mode:?}");
+        let mut socket = lab.dial(1, "127.0.0.1:8080").expect("the server's port");
+        let mut heard = [0; 5];
+        socket.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"hello", "{mode:?}");
+        for (id, door) in (2..).zip(["127.0.0.1:3128", "127.0.0.1:53", "127.0.0.1:15001", "[::1]:3128"]) {
+            let refused = lab.dial(id, door).unwrap_err();
+            assert!(refused.contains("is the door's"), "{mode:?} {door}: {refused}");
+        }
+        for (id, elsewhere) in
+            (10..).zip(["192.0.2.1:8080", "[::ffff:127.0.0.1]:8080", "0.0.0.0:8080", "[2001:db8::1]:80"])
+        {
+            let refused = lab.dial(id, elsewhere).unwrap_err();
+            assert!(refused.contains("not the sandbox's loopback"), "{mode:?} {elsewhere}: {refused}");
+        }
+        let error = lab.dial(20, "127.0.0.1:9").expect("a socket").read_exact(&mut heard).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "nobody listens");
+        lab.kill(0);
     });
 }
 

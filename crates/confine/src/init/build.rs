@@ -29,6 +29,9 @@ use crate::{
     view::{BuiltView, View, ViewFile},
 };
 
+/// Where resolvers ask.
+const DNS_PORT: u16 = 53;
+
 /// The sandbox as init holds it.
 pub(super) struct Site<'a> {
     pub(super) plan: &'a Plan,
@@ -149,8 +152,8 @@ fn sockets(plan: &Plan, fence: &Fence) -> Result<SocketSet, Failure> {
     let mut set = SocketSet::default();
     let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     set.proxy.push(TcpListener::bind(local(plan.proxy_port)).map_err(fail("listen for the proxy"))?.into());
-    set.dns_udp.push(UdpSocket::bind(local(53)).map_err(fail("listen for DNS"))?.into());
-    set.dns_tcp.push(TcpListener::bind(local(53)).map_err(fail("listen for DNS over TCP"))?.into());
+    set.dns_udp.push(UdpSocket::bind(local(DNS_PORT)).map_err(fail("listen for DNS"))?.into());
+    set.dns_tcp.push(TcpListener::bind(local(DNS_PORT)).map_err(fail("listen for DNS over TCP"))?.into());
     for port in fence.listener_ports() {
         let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, port).into();
         set.transparent.push(socket::transparent_listener(any).map_err(fail("listen for direct connections"))?.into());
@@ -200,6 +203,16 @@ impl Site<'_> {
             Ok(()) => Report::FenceIntact,
             Err(drift) => Report::FenceDrift(drift),
         }
+    }
+
+    /// Begins to connect to a server of the command, never to what is served for the sandbox from outside: the door
+    /// would take the one who asks for the command.
+    pub(super) fn dial(&self, to: SocketAddr) -> io::Result<OwnedFd> {
+        let own = [self.plan.proxy_port, DNS_PORT, self.fence.spec().private_port];
+        if own.contains(&to.port()) || self.fence.listener_ports().contains(&to.port()) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("port {} is the door's", to.port())));
+        }
+        netns::dial_loopback(to)
     }
 
     /// Remarks for the start report.

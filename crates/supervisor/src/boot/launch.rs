@@ -1,6 +1,11 @@
 //! Last: the command runs and ends, and nothing is left behind.
 
-use std::{os::fd::AsFd, sync::mpsc, time::Duration};
+use std::{
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    sync::mpsc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use stockade_audit::{Event as AuditEvent, Lifecycle, ProcessActivity};
 use stockade_confine::{
@@ -13,6 +18,7 @@ use super::{FLUSH, Finished, serve::Serving};
 use crate::{
     config::Voice,
     error::Error,
+    inside::{Inside, Surroundings},
     observer::Recorder,
     prepare,
     running::{self, COMMAND, End, Event, Running},
@@ -31,7 +37,8 @@ impl Serving<'_> {
             self.sandbox.notes.iter().for_each(|n| crate::say(format_args!("stockade: note: {}", Escaped(n))));
         }
         let (events, inbox) = self.events.take().unwrap_or_else(mpsc::channel);
-        running::listen(&self.sandbox.channel, events.clone()).map_err(Error::io("listen to init"))?;
+        let inside = self.inside()?;
+        running::listen(&self.sandbox.channel, events.clone(), inside.clone()).map_err(Error::io("listen to init"))?;
         let deliver = events.clone();
         signals::listen(&self.signals, move |s| deliver.send(Event::Signal(s)).is_ok())
             .map_err(Error::io("listen for signals"))?;
@@ -54,7 +61,7 @@ impl Serving<'_> {
             let mut running = Running::new(&self.sandbox.channel, inbox, recorder);
             running.timeout = self.config.timeout;
             running.hidden_required = self.decided.plan.require.contains(&Layer::Hidden);
-            self.spawn(&mut running.outputs)?;
+            self.spawn(&mut running.outputs, inside.surroundings())?;
             running.wait()
         };
         let (layers, pid) = (recorder.layers.clone(), recorder.pid);
@@ -62,7 +69,7 @@ impl Serving<'_> {
         self.finish(end, layers, pid)
     }
 
-    fn spawn(&self, outputs: &mut Vec<std::thread::JoinHandle<()>>) -> Result<(), Error> {
+    fn spawn(&self, outputs: &mut Vec<JoinHandle<()>>, surroundings: &Surroundings) -> Result<(), Error> {
         let terminal = stdio::wants_terminal(self.config.terminal);
         let layout = stdio::layout(terminal)?;
         outputs.extend(layout.outputs);
@@ -70,8 +77,8 @@ impl Serving<'_> {
             .map_or(Size { rows: 24, cols: 80 }, |s| Size { rows: s.ws_row, cols: s.ws_col });
         let spawn = Spawn {
             argv: prepare::argv(self.config),
-            env: self.environment(),
-            cwd: std::os::unix::ffi::OsStrExt::as_bytes(self.decided.cwd.as_os_str()).to_vec(),
+            env: surroundings.environment(),
+            cwd: surroundings.cwd.as_os_str().as_bytes().to_vec(),
             stdio: layout.kinds,
             size,
         };
@@ -79,18 +86,16 @@ impl Serving<'_> {
         send(&self.sandbox.channel, &Order::Spawn(COMMAND, spawn), &fds).map_err(Error::io("order the command"))
     }
 
-    /// The command's environment, with the placeholders of the policy's credentials: over everything else, because the
-    /// command must not have what they stand for.
-    fn environment(&self) -> Vec<Vec<u8>> {
-        let mut all = self.decided.environment.clone();
-        let credentials = self.policy.borrow().credentials.clone();
-        for (name, placeholder) in credentials.iter().flat_map(|c| c.environment()) {
-            let begin = format!("{name}=").into_bytes();
-            all.retain(|variable| !variable.starts_with(&begin));
-            all.push([&begin, placeholder.as_bytes()].concat());
-        }
-        all.sort();
-        all
+    /// What else runs inside, from now on.
+    fn inside(&self) -> Result<Inside, Error> {
+        let surroundings = Surroundings {
+            environment: self.decided.environment.clone(),
+            policy: self.policy.subscribe(),
+            cwd: self.decided.cwd.clone(),
+            uid: self.decided.account.identity.uid,
+        };
+        let (runtime, audit, callers) = (self.runtime.handle().clone(), self.audit.clone(), self.callers.clone());
+        Inside::start(&self.sandbox.channel, runtime, surroundings, audit, callers).map_err(Error::io("order init"))
     }
 
     /// Policy files are watched only where the command cannot write; the others are reloaded by SIGHUP, from a person.
