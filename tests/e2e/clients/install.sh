@@ -23,7 +23,8 @@ for package in 'mcp<2' 'gql[requests]' websockets; do
 done
 get npm install --silent --no-fund --no-audit --prefix "$dir/node-mcp" @modelcontextprotocol/sdk@1 zod@3
 get npm install --silent --no-fund --no-audit --prefix "$dir/node-graphql" graphql@16 graphql-yoga@5 \
-    @graphql-yoga/plugin-apq@3 graphql-request@6
+    @graphql-yoga/plugin-apq@3 graphql-request@6 graphql-ws@5 ws@8
+get npm install --silent --no-fund --no-audit --prefix "$dir/node-jsonrpc" jayson@4
 if command -v apt-get >/dev/null && mkdir -p "$dir/gh" && cd "$dir/gh"; then
     get apt-get download -q gh && dpkg -x gh_*.deb . && rm -f gh_*.deb
     cd "$here" || exit 1

@@ -79,6 +79,47 @@ fn operations_are_judged_however_they_are_written() {
     });
 }
 
+const SOCKET: &str = "
+    graph:
+      hosts: [graph.test]
+      @site
+      protocol: graphql
+      allow:
+        - {operations: [query], fields: [viewer]}
+        - {operations: [subscription], fields: [ticks]}
+";
+
+/// Over WebSocket each operation is judged like a request, and the one that is refused never reaches the server.
+#[test]
+fn operations_over_a_websocket() {
+    need_programs!("node");
+    need_packages!("node-graphql/node_modules/graphql-ws", "node-graphql/node_modules/ws");
+    Outer::run_within(LONG, |outer| {
+        let world = World::start(outer, &["graph.test"]);
+        let modules = clients().join("node-graphql/node_modules");
+        let mut server = Command::new("node");
+        let mut server = world.serve(server.arg(beside("subscriptions.cjs")).arg(ADDRESS).env("NODE_PATH", &modules));
+        for mode in Mode::available() {
+            let stockade = world.stockade(*mode, SOCKET);
+            fs::copy(beside("subscriber.cjs"), stockade.work().join("subscriber.cjs")).unwrap();
+            let run = stockade.sh(&format!("NODE_PATH={} node subscriber.cjs", modules.display()));
+            assert_eq!(said(&run, "socket_query"), r#"{"viewer":"me"}"#, "{mode:?} {run:?}");
+            let ticks = r#"{"ticks":1} {"ticks":2} {"ticks":3}"#;
+            assert_eq!(said(&run, "socket_ticks"), ticks, "{mode:?} {run:?}");
+            assert_eq!(said(&run, "socket_alias"), ticks.replace("ticks", "leak"), "{mode:?} {run:?}");
+            for (case, what) in [("socket_secrets", "query viewer secrets"), ("socket_leaks", "subscription leaks")] {
+                let text = said(&run, case);
+                assert!(text.starts_with("1008 "), "{case}: {text} {mode:?} {run:?}");
+                assert!(text.contains(&format!("covers GET /graphql ({what})")), "{case}: {text} {mode:?} {run:?}");
+            }
+            assert_eq!(server.seen(), ["viewer", "ticks", "ticks"], "{mode:?} {run:?}");
+            let denied = run.events.iter().filter(|e| e.action() == Some("denied"));
+            let denied: Vec<_> = denied.map(|e| (e.host().unwrap_or_default(), e.reason())).collect();
+            assert_eq!(denied, [("graph.test", Some("l7")); 2], "{mode:?} {run:?}");
+        }
+    });
+}
+
 #[test]
 fn a_client_of_python() {
     need_programs!("node", "python3");

@@ -7,6 +7,7 @@ mod chat;
 mod code;
 mod graphql;
 mod grpc;
+mod jsonrpc;
 mod mcp;
 mod registries;
 mod rest;
