@@ -5,6 +5,7 @@
 //! executable and hold the socket; a [`survey`] of all descriptors then looks for other holders. What cannot be found
 //! out is an error, and errors deny.
 
+mod ancestors;
 mod claims;
 mod client;
 mod pins;
@@ -28,17 +29,13 @@ use tokio::net::TcpStream;
 pub use self::client::Client;
 pub use self::pins::{PinError, Pins};
 use self::{
+    ancestors::{Above, Ancestors},
     claims::{Claim, Claimed, Claims},
     pins::Pin,
     process::{FileState, Process},
     survey::{Holder, Surveyor, Watch},
 };
 
-/// Processes above a caller.
-const MAX_ANCESTORS: usize = 64;
-/// Those of them whose paths are kept for events, and how much of each.
-const NAMED_ANCESTORS: usize = 16;
-const ANCESTOR_PATH: usize = 128;
 /// Between two looks at an open connection.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The first look, soon after a connection is permitted.
@@ -91,18 +88,9 @@ pub struct Peers {
     claims: Arc<Claims>,
     diag: Mutex<Diag>,
     root: OwnedFd,
-    init: u32,
-    /// Programs that the supervisor started, by their pid inside.
-    started: Mutex<Vec<u32>>,
+    ancestors: Ancestors,
     surveyor: Arc<Surveyor>,
     pins: Mutex<VecDeque<(Generation, Arc<Pins>)>>,
-}
-
-/// One process above a caller.
-#[derive(Debug, Clone)]
-struct Above {
-    exe: FileState,
-    path: String,
 }
 
 /// What was found out about the client of a connection. Held as long as the connection.
@@ -151,8 +139,7 @@ impl Peers {
             diag: Mutex::new(diag.into()),
             surveyor: Arc::new(Surveyor::new(root.as_fd())?),
             root,
-            init,
-            started: Mutex::default(),
+            ancestors: Ancestors::new(init),
             pins: Mutex::default(),
         }))
     }
@@ -167,7 +154,7 @@ impl Peers {
 
     /// A program was started with this pid inside: chains of ancestors end at it.
     pub fn started(&self, pid: u32) {
-        lock(&self.started).push(pid);
+        self.ancestors.started(pid);
     }
 
     /// Finds and pins what a policy names; before the policy comes into force. Returns what the operator should know.
@@ -203,47 +190,13 @@ impl Peers {
             Claimed::Nobody => return Err(IdentityError::Unresolved("it was not opened by a connect that was seen")),
             Claimed::Several => return Err(IdentityError::Ambiguous),
         };
-        let (path, inside) = (process.path(), process.inside().unwrap_or_default());
+        let (path, inside) = (process.path_of(&exe), process.inside().unwrap_or_default());
         let script = script::of(process.pid, &path);
-        let above = self.above(&process, inside);
+        let above = self.ancestors.of(&process);
         let watch = self.surveyor.watch(inode);
         let evidence = Evidence { process, inode, fd, exe, path, inside, uid, above, script, connected: at, watch };
         unchanged(&evidence)?;
         Ok(evidence)
-    }
-
-    /// The processes above, up to what the supervisor started. A process whose parent ended has init's for one, which
-    /// says nothing of who made it: its chain is not known.
-    fn above(&self, process: &Process, inside: u32) -> Option<Vec<Above>> {
-        let mut chain: Vec<(Process, Above)> = Vec::new();
-        loop {
-            let child = chain.last().map_or(process, |(p, _)| p);
-            let parent = child.parent().ok()?;
-            if parent == self.init {
-                break;
-            }
-            if chain.len() >= MAX_ANCESTORS {
-                return None;
-            }
-            let opened = Process::open(parent).ok()?;
-            // The leader of a terminal session belongs to the machinery and cannot be looked into.
-            let exe = opened.exe().unwrap_or(FileState::NONE);
-            let path = if chain.len() < NAMED_ANCESTORS { short(opened.path()) } else { String::new() };
-            let above = Above { exe, path };
-            // Still the parent: so the handle is the parent's, and not of a process that got its pid since.
-            if child.parent().ok()? != parent {
-                return None;
-            }
-            chain.push((opened, above));
-        }
-        let started = |chain: &[(Process, Above)]| {
-            let pid = chain.last().map_or(Some(inside), |(p, _)| p.inside().ok());
-            pid.is_some_and(|pid| lock(&self.started).contains(&pid))
-        };
-        if !started(&chain) {
-            chain.pop()?;
-        }
-        started(&chain).then(|| chain.into_iter().map(|(_, above)| above).collect())
     }
 
     /// What events say of a caller.
@@ -322,12 +275,6 @@ fn words(named: Vec<Pin>, path: &str) -> (String, Vec<u32>) {
     ids.sort_unstable();
     ids.dedup();
     (exe, ids)
-}
-
-/// The beginning of a path that is too long.
-fn short(mut path: String) -> String {
-    path.truncate(path.floor_char_boundary(ANCESTOR_PATH));
-    path
 }
 
 /// The part that costs the same always: the opener lives, runs what it ran and holds the socket.

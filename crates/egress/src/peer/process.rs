@@ -2,7 +2,8 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use rustix::{
@@ -51,13 +52,17 @@ pub(super) struct Process {
     pub(super) pid: u32,
     /// Keeps its meaning when the pid is given to another process.
     handle: OwnedFd,
+    inside: OnceLock<u32>,
+    /// Of the executable that it ran last. A file that gets another name is touched.
+    path: Mutex<Option<(FileState, String)>>,
 }
 
 impl Process {
     /// The process that `pid` names now.
     pub(super) fn open(pid: u32) -> io::Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self { pid, handle: pidfd_open(raw, PidfdFlags::empty())? })
+        let handle = pidfd_open(raw, PidfdFlags::empty())?;
+        Ok(Self { pid, handle, inside: OnceLock::new(), path: Mutex::default() })
     }
 
     /// The process that a thread belongs to.
@@ -79,8 +84,22 @@ impl Process {
 
     /// The path of what it runs, as inside. Evidence: the file is what counts.
     pub(super) fn path(&self) -> String {
-        fs::read_link(format!("/proc/{}/exe", self.pid))
-            .map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned())
+        let read = fs::read_link(format!("/proc/{}/exe", self.pid));
+        read.map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned())
+    }
+
+    /// The same for a process known to run `exe`.
+    pub(super) fn path_of(&self, exe: &FileState) -> String {
+        let mut known = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, path)) = known.as_ref().filter(|(of, _)| of == exe) {
+            return path.clone();
+        }
+        let path = self.path();
+        // Remembered only if it was not that of another, executed meanwhile.
+        if self.exe().is_ok_and(|now| now == *exe) {
+            *known = Some((*exe, path.clone()));
+        }
+        path
     }
 
     /// Whether descriptor `fd` of it is the socket with this inode.
@@ -101,9 +120,14 @@ impl Process {
         notify::parent(self.handle.as_fd()).or_else(|_| status(self.pid, "PPid:"))
     }
 
-    /// Its pid inside the sandbox.
+    /// Its pid inside the sandbox. What `/proc` says of the handle is much shorter than what it says of the process.
     pub(super) fn inside(&self) -> io::Result<u32> {
-        status(self.pid, "NSpid:")
+        if let Some(inside) = self.inside.get() {
+            return Ok(*inside);
+        }
+        let path = format!("/proc/self/fdinfo/{}", self.handle.as_raw_fd());
+        let found: Option<u32> = field(&fs::read_to_string(path)?, "NSpid:");
+        found.map(|pid| *self.inside.get_or_init(|| pid)).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 }
 
@@ -129,9 +153,12 @@ fn link(inode: u32) -> String {
     format!("socket:[{inode}]")
 }
 
-/// The last number of a line in `/proc/PID/status`: of `NSpid:`, the pid in the innermost namespace.
 fn status(pid: u32, line: &str) -> io::Result<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let found = text.lines().find_map(|l| l.strip_prefix(line)?.split_ascii_whitespace().next_back()?.parse().ok());
-    found.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    field(&text, line).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The last number of a line: of `NSpid:`, the pid in the innermost namespace.
+fn field(text: &str, line: &str) -> Option<u32> {
+    text.lines().find_map(|l| l.strip_prefix(line)?.split_ascii_whitespace().next_back()?.parse().ok())
 }
