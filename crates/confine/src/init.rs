@@ -63,6 +63,8 @@ fn fail(channel: &Channel, failure: Failure) -> u8 {
 /// Ties init's life to the supervisor's and waits for the word to build.
 fn prepare(channel: &Channel) -> io::Result<Option<SignalFd>> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The supervisor's; what is started inside gets another.
+    process::wipe_environment()?;
     // A session of its own: no host terminal can signal it or be reached through /dev/tty.
     setsid()?;
     let mut chld = SigSet::empty();

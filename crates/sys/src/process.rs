@@ -237,6 +237,32 @@ pub fn heed_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Overwrites the environment, of which a fork has a copy: what a program is started with may be credentials. From here
+/// on the calling process has no variables.
+///
+/// # Errors
+/// `EBUSY` when the caller has more than one thread: another could be reading them.
+pub fn wipe_environment() -> io::Result<()> {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    if threads()? != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: one thread, so nobody else reads or changes the list. Its strings end with NUL and are this process's own
+    // to write: the kernel put them on its stack, or `setenv` on its heap.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let text = *entry;
+            (0..libc::strlen(text)).for_each(|at| text.add(at).write_volatile(0));
+            *entry = std::ptr::null_mut();
+            entry = entry.add(1);
+        }
+    }
+    Ok(())
+}
+
 /// Whether the caller is PID 1 of its pid namespace.
 #[must_use]
 pub fn is_pid_one() -> bool {
