@@ -17,6 +17,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Wrap a command: stdio, terminal, signals and exit code as if unwrapped
     Run(RunArgs),
+    /// The same as the entrypoint of a container, as PID 1; options also from STOCKADE_* variables
+    Supervise(RunArgs),
     /// Run with network decisions recorded instead of denied, then write the least policy that allows what was seen
     Learn(LearnArgs),
     /// Validate, explain and test policies
@@ -58,6 +60,9 @@ pub(crate) struct SandboxArgs {
     /// Authorities (PEM) that may sign for hosts, besides this machine's; several are added up
     #[arg(long, value_name = "FILE")]
     pub(crate) upstream_ca: Vec<PathBuf>,
+    /// How long the command may take to end after TERM, before KILL: 10s, as an entrypoint 8s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) grace: Option<Duration>,
     /// End the command after this time (exit code 124), such as 90s or 10m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,

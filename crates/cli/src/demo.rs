@@ -19,7 +19,7 @@ use std::{
 
 use stockade_audit::{Follow, export::text, follow::From, verify};
 use stockade_supervisor::{
-    self as supervisor, Access, Config, Limits, Posture, TerminalChoice, Voice, Workspace, offline,
+    self as supervisor, Access, Config, Duty, Limits, Posture, TerminalChoice, Voice, Workspace, offline,
 };
 
 use crate::{
@@ -95,11 +95,13 @@ fn config(program: &Path, stage: &Stage, (policy, authority): (&Path, PathBuf), 
         limits: Limits::default(),
         upstream_ca: vec![authority],
         timeout: Some(std::time::Duration::from_secs(30)),
+        grace: None,
         audit_log: Some(log.to_owned()),
         require: Vec::new(),
         terminal: TerminalChoice::Never,
         voice: Voice::Errors,
         read_only: vec![program.to_owned()],
+        duty: Duty::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use stockade_supervisor::{
-    self as supervisor, Access, Config, Examination, Limits, Posture, TerminalChoice, Voice, Workspace,
+    self as supervisor, Access, Config, Duty, Examination, Limits, Posture, TerminalChoice, Voice, Workspace,
 };
 use stockade_types::{Enforcement, Escaped, Layer};
 
@@ -36,11 +36,13 @@ fn trial() -> Config {
         limits: Limits::default(),
         upstream_ca: Vec::new(),
         timeout: None,
+        grace: None,
         audit_log: None,
         require: Vec::new(),
         terminal: TerminalChoice::Never,
         voice: Voice::Errors,
         read_only: Vec::new(),
+        duty: Duty::default(),
     }
 }
 
@@ -61,7 +63,12 @@ fn show(examined: &Result<Examination, supervisor::Error>) {
             }
             e.notes.iter().for_each(|n| println!("  note: {}", Escaped(n)));
         }
-        Err(e) => println!("no sandbox can be built here:\n  {e}"),
+        Err(e) => {
+            println!("no sandbox can be built here:\n  {e}");
+            if supervisor::is_powerless() {
+                println!("\nthe AppArmor profile for this program:\n{}", supervisor::APPARMOR_PROFILE);
+            }
+        }
     }
 }
 
@@ -94,7 +101,7 @@ fn facts() -> Vec<(&'static str, String)> {
     let lsm = read("/sys/kernel/security/lsm").unwrap_or_else(|| "unknown".to_owned());
     let users = read("/proc/sys/user/max_user_namespaces").unwrap_or_else(|| "none".to_owned());
     let apparmor = match read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() {
-        Some("1") => "user namespaces restricted by AppArmor",
+        Some("1") => "user namespaces of programs without a profile are made, but powerless",
         Some(_) => "user namespaces not restricted",
         None => "not in this kernel",
     };

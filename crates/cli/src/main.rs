@@ -7,30 +7,37 @@ mod demo;
 mod doctor;
 mod policy;
 mod run;
+mod supervise;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 
-use self::args::{Cli, Command};
+use self::{
+    args::{Cli, Command},
+    supervise::{Asked, Settings},
+};
 
 /// Exit code when it is Stockade that failed: nothing was run, or it was ended.
 const EXIT_OURS: u8 = 125;
 
 fn main() -> ExitCode {
-    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => {
-            // `--help` and `--version` are errors to clap; a wrong option means nothing was run.
-            let code = if e.use_stderr() { EXIT_OURS } else { 0 };
-            // Nobody to tell when the terminal is gone.
-            let _ = e.print();
-            return ExitCode::from(code);
-        }
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let asked = if supervise::is_asked(&argv) {
+        supervise::parse(&argv, std::env::vars_os())
+    } else {
+        // Asked for by a variable, which an image may set too: an entrypoint does not heed it.
+        clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+        Cli::try_parse_from(&argv).map_or_else(Asked::Grammar, |cli| Asked::Cli(Box::new(cli), Settings::default()))
+    };
+    let (cli, settings) = match asked {
+        Asked::Cli(cli, settings) => (cli, settings),
+        Asked::Grammar(e) => return ExitCode::from(not_understood(&e)),
+        Asked::Refused(e) => return ExitCode::from(failed(&e)),
     };
     let done = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Supervise(args) => supervise::run(args, settings),
         Command::Learn(args) => run::learn(args),
         Command::Policy(command) => policy::run(command),
         Command::Doctor(args) => doctor::run(&args),
@@ -39,13 +46,26 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(code) => ExitCode::from(code),
-        Err(e) => {
-            // It may quote names and lines of files that somebody else chose.
-            let text = e.to_string();
-            stockade_supervisor::say(format_args!("stockade: {}", stockade_types::EscapedLines(&text)));
-            ExitCode::from(e.code())
-        }
+        Err(e) => ExitCode::from(failed(&e)),
     }
+}
+
+/// What clap refuses, and what it is asked to show: `--help` and `--version` are errors to it too.
+fn not_understood(e: &clap::Error) -> u8 {
+    if let Some(later) = supervise::later(e) {
+        return failed(&Failure::new(later));
+    }
+    // Nobody to tell when the terminal is gone.
+    let _ = e.print();
+    // A wrong option means nothing was run.
+    if e.use_stderr() { EXIT_OURS } else { 0 }
+}
+
+fn failed(e: &Failure) -> u8 {
+    // It may quote names and lines of files that somebody else chose.
+    let text = e.to_string();
+    stockade_supervisor::say(format_args!("stockade: {}", stockade_types::EscapedLines(&text)));
+    e.code()
 }
 
 /// A failure as a person reads it: what failed, why, and the next step, with the exit code it means.

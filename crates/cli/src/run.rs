@@ -9,7 +9,7 @@ use std::{
 };
 
 use stockade_supervisor::{
-    self as supervisor, Access, Config, Finished, Limits, Posture, TerminalChoice, Voice, Workspace, say,
+    self as supervisor, Access, Config, Duty, Finished, Limits, Posture, TerminalChoice, Voice, Workspace, say,
 };
 
 use crate::{
@@ -19,8 +19,14 @@ use crate::{
 
 /// `stockade run`.
 pub(crate) fn run(args: RunArgs) -> Result<u8, Failure> {
+    supervised(args, Duty::default())
+}
+
+/// The same with the duties of an entrypoint.
+pub(crate) fn supervised(args: RunArgs, duty: Duty) -> Result<u8, Failure> {
     let mut config = config(args.sandbox, Posture::Enforce)?;
     config.allow = args.allow;
+    config.duty = duty;
     let finished = supervisor::run(&config)?;
     say_blocked(&config, &finished);
     say_usage(&config, &finished);
@@ -49,6 +55,7 @@ fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
         limits: Limits { memory: args.memory, cpus: args.cpus, pids: args.pids },
         upstream_ca: args.upstream_ca,
         timeout: args.timeout,
+        grace: args.grace,
         audit_log: args.audit_log,
         require: args.require,
         terminal: if args.terminal { TerminalChoice::Always } else { TerminalChoice::Auto },
@@ -59,6 +66,7 @@ fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
             LogLevel::Debug => Voice::Everything,
         },
         read_only: Vec::new(),
+        duty: Duty::default(),
     })
 }
 

@@ -11,7 +11,8 @@ use crate::{fence, limits::Rlimits, message::Failure, privileges::Identity, view
 pub enum Mode {
     /// Root with CAP_SYS_ADMIN: no user namespace, the command runs as another user.
     Root,
-    /// Anybody: a user namespace in which the caller's own ids are mapped to themselves.
+    /// Anybody: a user namespace in which the caller's own ids are mapped to themselves. A root without CAP_SYS_ADMIN,
+    /// as containers have, maps the command's ids too, which are others.
     Rootless,
 }
 

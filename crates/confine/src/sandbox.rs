@@ -80,9 +80,10 @@ impl Drop for Init {
     }
 }
 
+/// Waits by pidfd: where another thread takes every child (a PID 1 does), this one has ended when that one has it.
 fn reap(child: &Child) {
-    // Nobody else waits for it, so it is there to be waited for.
-    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child.pid), None);
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {}
 }
 
 /// Init runs in its namespaces and waits for the word to build.
@@ -214,11 +215,20 @@ impl Starting {
     }
 }
 
+/// Ids mean inside what they mean outside. The caller's own, and where the command is somebody else (a container's root
+/// may say so) the command's: then init stays who it is, and groups can be dropped.
 fn write_maps(pid: i32, plan: &Plan) -> io::Result<()> {
     let (uid, gid) = (plan.identity.uid, plan.identity.gid);
-    fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
-    fs::write(format!("/proc/{pid}/uid_map"), format!("{uid} {uid} 1\n"))?;
-    fs::write(format!("/proc/{pid}/gid_map"), format!("{gid} {gid} 1\n"))
+    let (own, own_group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let map = |own: u32, other: u32| {
+        let more = if own == other { String::new() } else { format!("{own} {own} 1\n") };
+        format!("{more}{other} {other} 1\n")
+    };
+    if own == uid {
+        fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    }
+    fs::write(format!("/proc/{pid}/uid_map"), map(own, uid))?;
+    fs::write(format!("/proc/{pid}/gid_map"), map(own_group, gid))
 }
 
 fn refused(mode: Mode, e: &io::Error) -> String {
@@ -232,6 +242,9 @@ fn refused(mode: Mode, e: &io::Error) -> String {
         }
         (Mode::Root, Some(nix::errno::Errno::EPERM)) => {
             "this root lacks CAP_SYS_ADMIN: grant it, or run as another user with user namespaces"
+        }
+        (_, Some(nix::errno::Errno::ENOSYS)) => {
+            "clone3 is not there: a system call filter around Stockade withholds it, or the kernel is older than 5.7"
         }
         _ => "the kernel cannot make these namespaces",
     };

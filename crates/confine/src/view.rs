@@ -127,6 +127,14 @@ pub struct ViewPath {
     pub is_dir: bool,
 }
 
+/// Writes a setting below /proc/sys where the /proc at hand is covered.
+///
+/// # Errors
+/// Where the kernel refuses a fresh /proc, or the setting.
+pub(crate) fn set_kernel(name: &str, value: &[u8]) -> io::Result<()> {
+    system::set_kernel(name, value)
+}
+
 /// Makes the view.
 #[derive(Debug)]
 pub struct View;

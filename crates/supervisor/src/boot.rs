@@ -15,7 +15,7 @@ use stockade_types::LayerStatus;
 
 pub(crate) use isolate::Prepared;
 
-use crate::{config::Config, error::Error};
+use crate::{advice::Facts, config::Config, error::Error, reaper, signals};
 
 /// How long the last audit events may take to reach the disk.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -40,5 +40,15 @@ pub struct Finished {
 /// # Errors
 /// [`Error`]; unless it is [`Error::Lost`], nothing was run.
 pub fn run(config: &Config) -> Result<Finished, Error> {
-    Prepared::new(config)?.build()?.serve()?.launch()
+    if !signals::can_stop() {
+        // The first process of a container has no default action: what comes before there is a command waits for it.
+        signals::block().map_err(Error::io("block signals"))?;
+    }
+    if config.duty.entrypoint {
+        reaper::adopt_orphans().map_err(Error::io("adopt orphans"))?;
+    }
+    // Before this process gives up what it does not need.
+    let facts = Facts::look();
+    let started = Prepared::new(config)?.build().and_then(|building| building.serve());
+    started.map_err(|e| e.advised(&facts))?.launch()
 }

@@ -29,6 +29,8 @@ pub struct Config {
     pub upstream_ca: Vec<PathBuf>,
     /// Ends the command after this time.
     pub timeout: Option<Duration>,
+    /// Between TERM and KILL, instead of the usual time.
+    pub grace: Option<Duration>,
     /// Where the audit log is appended.
     pub audit_log: Option<PathBuf>,
     /// Layers required besides the policy's.
@@ -39,6 +41,21 @@ pub struct Config {
     pub voice: Voice,
     /// Paths granted read-only besides the policy's: Stockade's own needs, such as the demo's program.
     pub read_only: Vec<PathBuf>,
+    /// What is different for the entrypoint of a container.
+    pub duty: Duty,
+}
+
+/// What `supervise` has besides `run`.
+#[derive(Debug, Clone, Default)]
+pub struct Duty {
+    /// This process is a container's entrypoint: signals are passed on as they come, orphans are adopted.
+    pub entrypoint: bool,
+    /// Variables of the environment that have set an option.
+    pub environment: Vec<String>,
+    /// What there is to say about other variables.
+    pub notices: Vec<String>,
+    /// Limits that the environment lowers: the lower one counts.
+    pub ceilings: Limits,
 }
 
 /// Whether decisions are enforced.

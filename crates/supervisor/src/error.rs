@@ -6,7 +6,8 @@ use stockade_confine::{message::SpawnError, sandbox::StartError};
 use stockade_types::Reason;
 
 use crate::{
-    identity::IdentityError, stdio::StdioError, steering::SteeringError, trust::TrustError, workspace::WorkspaceError,
+    advice::Facts, identity::IdentityError, stdio::StdioError, steering::SteeringError, trust::TrustError,
+    workspace::WorkspaceError,
 };
 
 /// Why the command did not run, or not to its own end.
@@ -34,8 +35,8 @@ pub enum Error {
     #[error("{0}\nnothing was run")]
     Limits(String),
     /// The sandbox does not stand. Nothing was run.
-    #[error("the sandbox cannot be built: {0}\nnothing was run; `stockade doctor` shows what this machine can enforce")]
-    Start(#[from] StartError),
+    #[error("the sandbox cannot be built: {0}\nnothing was run{1}")]
+    Start(StartError, String),
     /// Executables that the policy names cannot be relied upon.
     #[error("{0}")]
     Caller(String),
@@ -70,6 +71,12 @@ pub enum Error {
     },
 }
 
+impl From<StartError> for Error {
+    fn from(e: StartError) -> Self {
+        Self::Start(e, String::new())
+    }
+}
+
 const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
 const ENOTDIR: i32 = nix::errno::Errno::ENOTDIR as i32;
 
@@ -78,12 +85,22 @@ impl Error {
         move |source| Self::Io { step, source }
     }
 
+    /// Adds the way out, as the surroundings suggest it.
+    pub(crate) fn advised(self, facts: &Facts) -> Self {
+        match self {
+            Self::Start(e, _) => Self::Start(e, facts.advice()),
+            other => other,
+        }
+    }
+
     /// The stable code in the audit log, where the failure has one.
     pub(crate) fn reason(&self) -> Option<Reason> {
         match self {
             Self::Policy(_) | Self::Steering(_) => Some(Reason::PolicyRejected),
             Self::Limits(_) | Self::Bare(_) => Some(Reason::LayerUnavailable),
-            Self::Start(StartError::Layer(failure)) | Self::Spawn(SpawnError::Unmet(failure)) => Some(failure.reason()),
+            Self::Start(StartError::Layer(failure), _) | Self::Spawn(SpawnError::Unmet(failure)) => {
+                Some(failure.reason())
+            }
             _ => None,
         }
     }

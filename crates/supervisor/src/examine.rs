@@ -5,7 +5,7 @@ use std::{fs::OpenOptions, os::fd::AsFd};
 use stockade_confine::message::{Order, Report, Size, Spawn, Stdio, recv, send};
 use stockade_types::LayerStatus;
 
-use crate::{boot::Prepared, config::Config, error::Error, running::COMMAND};
+use crate::{advice::Facts, boot::Prepared, config::Config, error::Error, running::COMMAND};
 
 /// What a trial sandbox showed.
 #[derive(Debug)]
@@ -27,7 +27,8 @@ pub fn examine(config: &Config) -> Result<Examination, Error> {
     let prepared = Prepared::new(config)?;
     let root = prepared.is_root();
     let mut notes = prepared.outer().to_vec();
-    let isolated = prepared.build()?.ready()?;
+    let facts = Facts::look();
+    let isolated = prepared.build().and_then(|building| building.ready()).map_err(|e| e.advised(&facts))?;
     let sandbox = &isolated.sandbox;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(Error::io("open /dev/null"))?;
     let nothing = Spawn {

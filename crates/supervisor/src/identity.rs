@@ -11,6 +11,8 @@ use rustix::fs::OFlags;
 use stockade_confine::{plan::Mode, privileges::Identity};
 use stockade_policy::model::User;
 
+use crate::outer;
+
 /// The account files are read up to this size; a larger one is refused, not searched.
 const MAX_ACCOUNT_FILE: u64 = 4 << 20;
 /// Who the command is when the workspace belongs to root: the kernel's overflow user, conventionally `nobody`.
@@ -46,6 +48,11 @@ pub enum IdentityError {
         /// The caller.
         uid: u32,
     },
+    /// A root that can neither make the sandbox without a user namespace nor put the command into one as somebody else.
+    #[error(
+        "the command never runs as root, and this root lacks the rights to give it another user: start as another user (a container: --user UID:GID), or with CAP_SETUID, CAP_SETGID and CAP_SETFCAP"
+    )]
+    BareRoot,
     /// An account file is not a regular file, too large, or says two things about one name.
     #[error("/etc/passwd: {0}")]
     Accounts(String),
@@ -66,8 +73,9 @@ pub enum IdentityError {
 pub(crate) fn choose(mode: Mode, wanted: &User, workspace: Option<&Path>) -> Result<Account, IdentityError> {
     let accounts = Accounts::read(Path::new("/etc/passwd"))?;
     match mode {
-        Mode::Rootless => rootless(&accounts, wanted),
-        Mode::Root => root(&accounts, wanted, workspace),
+        Mode::Rootless if !rustix::process::geteuid().is_root() => rootless(&accounts, wanted),
+        Mode::Rootless if !outer::may_map_users() => Err(IdentityError::BareRoot),
+        Mode::Rootless | Mode::Root => root(&accounts, wanted, workspace),
     }
 }
 

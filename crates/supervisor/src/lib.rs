@@ -4,6 +4,7 @@
 //! and nothing of the command runs before every required layer was read back.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod boot;
 mod callers;
 mod config;
@@ -19,6 +20,7 @@ mod observer;
 pub mod offline;
 mod outer;
 mod prepare;
+mod reaper;
 mod refusals;
 mod running;
 mod signals;
@@ -30,8 +32,9 @@ mod trust;
 mod watch;
 mod workspace;
 
+pub use advice::{APPARMOR_PROFILE, is_powerless};
 pub use boot::{Finished, run};
-pub use config::{Access, Config, Limits, Posture, Voice, Workspace};
+pub use config::{Access, Config, Duty, Limits, Posture, Voice, Workspace};
 pub use error::Error;
 pub use examine::{Examination, examine};
 pub use identity::IdentityError;

@@ -97,6 +97,7 @@ fn source(config: &Config) -> String {
         parts.push("built-in".to_owned());
     }
     parts.extend((!config.allow.is_empty()).then(|| "--allow".to_owned()));
+    parts.extend(config.duty.environment.iter().cloned());
     parts.join(", ")
 }
 

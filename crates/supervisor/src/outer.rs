@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Marks that Docker and Podman leave in every container.
-const MARKS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
+/// Marks that Docker, Podman and Kubernetes leave in every container.
+const MARKS: [&str; 3] = ["/.dockerenv", "/run/.containerenv", "/run/secrets/kubernetes.io"];
 /// The kernel gives the first pid namespace this number (`PROC_PID_INIT_INO`).
 const HOST_PIDS: &str = "pid:[4026531836]";
 /// Sockets that make containers: who reaches one is root on the host.
@@ -26,7 +26,28 @@ const MOUNT_TABLE: u64 = 1 << 20;
 
 /// Whether this process runs in a container.
 pub(crate) fn in_container() -> bool {
-    MARKS.iter().any(|mark| Path::new(mark).exists())
+    let first = stockade_sys::process::is_pid_one() && !host_pids();
+    first || MARKS.iter().any(|mark| Path::new(mark).exists())
+}
+
+/// Whether this root may map users other than itself into a user namespace: what Docker gives to every container's root.
+pub(crate) fn may_map_users() -> bool {
+    use rustix::thread::CapabilitySet as Set;
+    let rights = Set::SETUID | Set::SETGID | Set::SETFCAP;
+    rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(rights))
+}
+
+/// Whether something is mounted over parts of /proc: the kernel then refuses a fresh one to a user namespace.
+pub(crate) fn proc_is_covered() -> bool {
+    mount_table().lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with("/proc/"))
+}
+
+fn mount_table() -> String {
+    let mut table = Vec::new();
+    let read = fs::File::open("/proc/self/mountinfo").and_then(|f| f.take(MOUNT_TABLE).read_to_end(&mut table));
+    // A table that cannot be read shows nothing; /proc is checked again, and required, when the view is made.
+    let _: io::Result<usize> = read;
+    String::from_utf8_lossy(&table).into_owned()
 }
 
 /// What is weak around us, one sentence each with the way out. Empty outside containers.
@@ -80,11 +101,7 @@ fn host_network() -> bool {
 
 /// Where a root file system besides our own is mounted.
 fn host_root() -> Option<PathBuf> {
-    let mut table = Vec::new();
-    let read = fs::File::open("/proc/self/mountinfo").and_then(|f| f.take(MOUNT_TABLE).read_to_end(&mut table));
-    // A table that cannot be read shows nothing; /proc is checked again, and required, when the view is made.
-    let _: io::Result<usize> = read;
-    String::from_utf8_lossy(&table).lines().find_map(whole_root)
+    mount_table().lines().find_map(whole_root)
 }
 
 /// The mount point of a line of mountinfo that mounts the root of a file system which holds a system.

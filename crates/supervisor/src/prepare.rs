@@ -2,7 +2,7 @@
 
 mod view;
 
-use std::{collections::BTreeSet, env, ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{collections::BTreeSet, env, ffi::OsStr, num::NonZeroU64, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use stockade_confine::{
     fence,
@@ -18,7 +18,7 @@ pub(crate) use view::writable;
 use self::view::Scene;
 use crate::{
     callers,
-    config::{Access, Config},
+    config::{Access, Config, Duty, Limits},
     environment,
     error::Error,
     identity::{self, Account},
@@ -94,6 +94,8 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     };
     let (environment, replaced) = environment::build(env::vars_os(), &config.env, &account, PROXY_PORT, &cwd);
     notices.extend(replaced);
+    notices.extend(config.duty.notices.iter().cloned());
+    notices.extend(from_environment(&config.duty));
     let outer = outer::weaknesses();
     Ok(Decided { policy, steering, account, plan, filter, limits, environment, cwd, notices, outer })
 }
@@ -131,30 +133,43 @@ fn mode() -> Mode {
     if root && admin { Mode::Root } else { Mode::Rootless }
 }
 
-/// The policy's limits with the command line's over them, in the policy's own grammar.
+/// What the environment has set: an operator sees at every start which of the options are not on the command line.
+fn from_environment(duty: &Duty) -> Option<String> {
+    (!duty.environment.is_empty()).then(|| format!("set by the environment: {}", duty.environment.join(", ")))
+}
+
+/// The policy's limits with the command line's over them, in the policy's own grammar, and the environment's where it
+/// lowers them.
 fn limits(config: &Config, policy: &Policy) -> Result<LimitPlan, Error> {
     let p = &policy.process().limits;
-    let memory = match &config.limits.memory {
-        Some(text) => Some(stockade_policy::size(text).map_err(|e| Error::Option(format!("--memory {text}: {e}")))?),
-        None => p.memory,
-    };
-    let cpus = config.limits.cpus.or(p.cpus);
-    if cpus.is_some_and(|c| !c.is_finite() || c <= 0.0) {
-        return Err(Error::Option("--cpus: expected a number above 0, such as 1.5".to_owned()));
-    }
-    let pids = match config.limits.pids {
-        Some(0) => return Err(Error::Option("--pids: expected a number above 0".to_owned())),
-        Some(n) => std::num::NonZeroU64::new(n),
-        None => p.pids,
-    };
-    let number = |n: Option<std::num::NonZeroU64>| n.map(std::num::NonZeroU64::get);
+    let number = |n: Option<NonZeroU64>| n.map(NonZeroU64::get);
+    let given = numbers(&config.limits, "--memory", "--cpus", "--pids")?;
+    let ceiling = numbers(&config.duty.ceilings, "STOCKADE_MEMORY", "STOCKADE_CPUS", "STOCKADE_PIDS")?;
+    let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+    let cpus = given.cpus.or(p.cpus);
     Ok(LimitPlan {
-        memory: number(memory),
-        cpus,
-        pids: number(pids),
+        memory: least(given.memory.or(number(p.memory)), ceiling.memory),
+        cpus: cpus.into_iter().chain(ceiling.cpus).reduce(f64::min),
+        pids: least(given.pids.or(number(p.pids)), ceiling.pids),
         open_files: number(p.open_files),
         best_effort: p.best_effort,
     })
+}
+
+/// Limits as numbers; the names are for who wrote them.
+fn numbers(limits: &Limits, memory: &str, cpus: &str, pids: &str) -> Result<LimitPlan, Error> {
+    let size = |text: &String| {
+        let size = stockade_policy::size(text).map_err(|e| Error::Option(format!("{memory} {text}: {e}")))?;
+        Ok::<_, Error>(size.get())
+    };
+    if limits.cpus.is_some_and(|c| !c.is_finite() || c <= 0.0) {
+        return Err(Error::Option(format!("{cpus}: expected a number above 0, such as 1.5")));
+    }
+    if limits.pids == Some(0) {
+        return Err(Error::Option(format!("{pids}: expected a number above 0")));
+    }
+    let memory = limits.memory.as_ref().map(size).transpose()?;
+    Ok(LimitPlan { memory, cpus: limits.cpus, pids: limits.pids, ..LimitPlan::default() })
 }
 
 /// What the policy asks for that weakens the sandbox: said at every start.

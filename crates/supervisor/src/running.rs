@@ -23,6 +23,8 @@ use crate::{
 pub(crate) const COMMAND: SessionId = 0;
 /// Between the first TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
+/// The same for an entrypoint: container engines send KILL after ten seconds, and the log is still to be written.
+pub(crate) const ENTRYPOINT_GRACE: Duration = Duration::from_secs(8);
 /// Between two read-backs of the fence.
 const VERIFY_EVERY: Duration = Duration::from_secs(30);
 /// How long the command's last output may take to reach a slow reader after its end.
@@ -106,9 +108,15 @@ pub(crate) struct Running<'a, O> {
     pub(crate) observer: O,
     pub(crate) outputs: Vec<JoinHandle<()>>,
     pub(crate) timeout: Option<Duration>,
+    /// Between the first TERM and KILL.
+    pub(crate) grace: Duration,
+    /// An entrypoint: what is sent to it is meant for the command.
+    pub(crate) entrypoint: bool,
     /// `require: [hidden]`: the command ends when a hidden path lay bare.
     pub(crate) hidden_required: bool,
     terminal: Option<Terminal>,
+    /// Signals that came before there was a command to take them; `None` once there is.
+    early: Option<Vec<Signal>>,
     /// There was a controlling terminal at the start.
     controlled: bool,
     /// When the command's time is up.
@@ -127,8 +135,11 @@ impl<'a, O: Observer> Running<'a, O> {
             observer,
             outputs: Vec::new(),
             timeout: None,
+            grace: GRACE,
+            entrypoint: false,
             hidden_required: false,
             terminal: None,
+            early: Some(Vec::new()),
             controlled: terminal::controlled(),
             deadline: None,
             kill_at: None,
@@ -201,6 +212,7 @@ impl<'a, O: Observer> Running<'a, O> {
                     self.observer.failed_order(&format!("attach the terminal: {e}"));
                 }
                 self.observer.launched(pid, &layers);
+                self.early.take().unwrap_or_default().into_iter().for_each(|signal| self.signal(signal));
             }
             Report::NotSpawned(_, e) => return Some(End::NotStarted(e)),
             Report::Ended(COMMAND, outcome) => return Some(End::Command(outcome)),
@@ -229,15 +241,26 @@ impl<'a, O: Observer> Running<'a, O> {
     }
 
     fn signal(&mut self, signal: Signal) {
+        if let Some(early) = &mut self.early {
+            // Like the kernel's own: each waits once.
+            if !early.contains(&signal) {
+                early.push(signal);
+            }
+            return;
+        }
         match signal {
             // From the kernel or the shell, because the terminal closed; from a person, it means the policy.
             Signal::SIGHUP if self.controlled && !terminal::controlled() => self.terminal_closed(),
-            Signal::SIGHUP => self.reload(),
-            Signal::SIGWINCH => {
-                if let Some(t) = &self.terminal {
-                    t.resize();
+            Signal::SIGHUP => {
+                self.reload();
+                if self.entrypoint {
+                    self.order(&Order::Signal(COMMAND, Signal::SIGHUP as i32));
                 }
             }
+            Signal::SIGWINCH => match &self.terminal {
+                Some(t) => t.resize(),
+                None => self.order(&Order::Signal(COMMAND, Signal::SIGWINCH as i32)),
+            },
             Signal::SIGTSTP => self.stop_command(),
             Signal::SIGCONT => self.go_on(),
             Signal::SIGTERM => self.end_command(Signal::SIGTERM),
@@ -258,7 +281,7 @@ impl<'a, O: Observer> Running<'a, O> {
             self.kill_at = Some(Instant::now());
             return;
         }
-        self.kill_at = Some(Instant::now() + GRACE);
+        self.kill_at = Some(Instant::now() + self.grace);
         self.order(&Order::Signal(COMMAND, signal as i32));
         // A stopped program acts on TERM only once it runs again.
         self.order(&Order::Signal(COMMAND, Signal::SIGCONT as i32));
@@ -271,7 +294,9 @@ impl<'a, O: Observer> Running<'a, O> {
             self.order(&Order::Signal(COMMAND, Signal::SIGTSTP as i32));
         } else {
             self.order(&Order::Signal(COMMAND, Signal::SIGSTOP as i32));
-            signals::stop(nix::unistd::getpid());
+            if signals::can_stop() {
+                signals::stop(nix::unistd::getpid());
+            }
         }
     }
 

@@ -52,6 +52,11 @@ fn stop_here() {
     let _ = tstp.thread_unblock().and_then(|()| raise(Signal::SIGTSTP)).and_then(|()| tstp.thread_block());
 }
 
+/// Whether this process can be stopped: the kernel withholds that from the first process of a pid namespace.
+pub(crate) fn can_stop() -> bool {
+    !stockade_sys::process::is_pid_one()
+}
+
 /// Starts the thread that hands each signal to `deliver` until it returns `false`. Our own SIGTSTP ([`stop`]) is carried
 /// out here, where nobody else can take it, and SIGCONT is delivered after it whether there was a stop or not.
 ///

@@ -27,7 +27,9 @@ pub(crate) fn start(files: &[PathBuf], changed: impl Fn() -> bool + Send + 'stat
     for dir in parents {
         add_watch(&fd, dir, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE)?;
     }
-    let names: BTreeSet<OsString> = files.iter().filter_map(|f| f.file_name().map(OsString::from)).collect();
+    let mut names: BTreeSet<OsString> = files.iter().filter_map(|f| f.file_name().map(OsString::from)).collect();
+    // Kubernetes changes all files of a ConfigMap or Secret at once by renaming this link.
+    names.insert("..data".into());
     thread::Builder::new().name("policy-watch".to_owned()).stack_size(128 * 1024).spawn(move || {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&fd, &mut buffer);

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod mount;
 pub mod netlink;
 pub mod notify;
+pub mod probe;
 pub mod process;
 pub mod socket;
 #[cfg(feature = "testing")]

@@ -136,7 +136,15 @@ pub fn peek(stops: bool) -> io::Result<Option<(i32, Status)>> {
     wait_any(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | stops)
 }
 
-/// Takes the pending state of `pid`, which [`peek`] has shown.
+/// Waits until a child has ended and looks at it without reaping it; `Ok(None)` when there are no children.
+///
+/// # Errors
+/// What `waitid(2)` says, `EINTR` included.
+pub fn next() -> io::Result<Option<(i32, Status)>> {
+    wait_any(libc::WEXITED | libc::WNOWAIT)
+}
+
+/// Takes the pending state of `pid`, which [`peek`] or [`next`] has shown.
 ///
 /// # Errors
 /// What `waitid(2)` says.

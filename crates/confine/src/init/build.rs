@@ -143,6 +143,9 @@ fn no_executable_memfds(plan: &Plan) -> Result<(), Failure> {
     match std::fs::write("/proc/sys/vm/memfd_noexec", "1") {
         // Linux before 6.3.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A container's /proc is covered in parts; one of our own has the same settings.
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => crate::view::set_kernel("vm/memfd_noexec", b"1")
+            .map_err(|e| Failure::of(Layer::Namespaces, format!("vm.memfd_noexec: {e}"))),
         other => other.map_err(|e| Failure::of(Layer::Namespaces, format!("vm.memfd_noexec: {e}"))),
     }
 }

@@ -72,7 +72,7 @@ pub enum ViewError {
     },
     /// The kernel refuses to change the root.
     #[error(
-        "mount view: pivot_root: {source}: the present root is not a mount point of its own (an initramfs, or a chroot); start Stockade from a root file system that was mounted"
+        "mount view: pivot_root: {source}: a system call filter around Stockade forbids it (in a container: --security-opt seccomp=seccomp.json, see docs/containers.md), or the present root is not a mount point of its own (an initramfs, or a chroot)"
     )]
     PivotRefused {
         /// The kernel's answer.

@@ -1,13 +1,13 @@
 //! What every command finds whatever the policy grants: /proc, /sys, /dev, /tmp, /run.
 
 use std::{
-    io,
+    io::{self, Write},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{FileType, fstat, major, minor},
+    fs::{FileType, Mode, OFlags, fstat, major, minor, openat},
     io::Errno,
 };
 use stockade_sys::mount::Reach;
@@ -152,6 +152,14 @@ pub(super) fn proc(root: &mut NewRoot) -> Result<(), ViewError> {
     let refused = |source| ViewError::ProcRefused { source };
     let mount = Detached::new("proc", &[], DATA).map_err(refused)?;
     root.mount(Path::new("/proc"), mount).map(drop)
+}
+
+/// Writes a setting below /proc/sys through a /proc that nobody has covered, and that is gone afterwards.
+pub(super) fn set_kernel(name: &str, value: &[u8]) -> io::Result<()> {
+    let proc = Detached::new("proc", &[], DATA)?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(&proc, Path::new("sys").join(name), flags, Mode::empty())?;
+    std::fs::File::from(file).write_all(value)
 }
 
 /// A fresh /sys of this network namespace, or none and the reason.

@@ -103,7 +103,7 @@ impl<'a> Prepared<'a> {
     fn reduce(&self) -> Result<(), Error> {
         let own = |e: &dyn std::fmt::Display| Error::Own(e.to_string());
         privileges::harden_supervisor().map_err(|e| own(&e))?;
-        if self.is_root() {
+        if rustix::process::geteuid().is_root() {
             // For what is removed and made later: cgroups, whose parent directories nobody may write, a rotated log.
             privileges::drop_supervisor(&[Capability::CAP_DAC_OVERRIDE]).map_err(|e| own(&e))?;
         } else {

@@ -21,6 +21,7 @@ use crate::{
     inside::{Inside, Surroundings},
     observer::Recorder,
     prepare,
+    reaper::Reaper,
     running::{self, COMMAND, End, Event, Running},
     signals, sockets, stdio, watch as files,
 };
@@ -60,6 +61,9 @@ impl Serving<'_> {
         let (end, recorder) = {
             let mut running = Running::new(&self.sandbox.channel, inbox, recorder);
             running.timeout = self.config.timeout;
+            running.entrypoint = self.config.duty.entrypoint;
+            let usual = if running.entrypoint { running::ENTRYPOINT_GRACE } else { running.grace };
+            running.grace = self.config.grace.unwrap_or(usual);
             running.hidden_required = self.decided.plan.require.contains(&Layer::Hidden);
             self.spawn(&mut running.outputs, inside.surroundings())?;
             running.wait()
@@ -121,7 +125,7 @@ impl Serving<'_> {
             End::Command(outcome) => (outcome.code(), describe(*outcome)),
             End::TimedOut => (EXIT_TIMED_OUT, "the command's time was up".to_owned()),
             End::NotStarted(e) => (125, e.to_string()),
-            End::Lost => (125, "init ended unexpectedly".to_owned()),
+            End::Lost => (125, lost(&self.reaper)),
             End::Door(why) => (125, format!("the proxy failed: {why}")),
             End::Bare(what) => (125, format!("a hidden path lay bare: {what}")),
         };
@@ -155,6 +159,14 @@ impl Serving<'_> {
         }
         let code = u8::try_from(code).unwrap_or(u8::MAX);
         Ok(Finished { code, summary: self.summary, usage, layers, head: self.head })
+    }
+}
+
+/// How init ended: memory that ran out is the usual reason.
+fn lost(reaper: &Reaper) -> String {
+    match reaper.init_killed_by() {
+        Some(signal) => format!("init was killed by signal {signal}"),
+        None => "init ended unexpectedly".to_owned(),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::{
     learn,
     observer::LOUD,
     prepare::Decided,
+    reaper::Reaper,
     refusals::Refusals,
     running::Event,
     signals,
@@ -48,6 +49,7 @@ pub(super) struct Serving<'a> {
     pub(super) callers: Callers,
     pub(super) refusals: Option<Refusals>,
     pub(super) signals: nix::sys::signal::SigSet,
+    pub(super) reaper: Reaper,
     /// Everything that can happen while the command runs arrives here.
     pub(super) events: Option<(mpsc::Sender<Event>, mpsc::Receiver<Event>)>,
     /// Ends the door when dropped.
@@ -91,12 +93,16 @@ impl<'a> Building<'a> {
         // All that can be made while init builds is made now.
         let engine = Engine::start(&mut self.before)?;
         // Nobody reads signals before there is a command: until then they end this process, and init with it.
-        engine.signals.thread_unblock().map_err(|e| Error::io("unblock signals")(e.into()))?;
+        // But the first process of a container would lose them: it has them wait.
+        if signals::can_stop() {
+            engine.signals.thread_unblock().map_err(|e| Error::io("unblock signals")(e.into()))?;
+        }
         let isolated = self.ready().inspect_err(|e| not_ready(&engine, e))?;
         engine.signals.thread_block().map_err(|e| Error::io("block signals")(e.into()))?;
         let Isolated { before: Prepared { config, mut decided, .. }, mut sandbox, cgroup, policy, trust, secrets } =
             isolated;
         let Engine { signals, runtime, audit, writer, summary, head, learned, resolver } = engine;
+        let reaper = Reaper::start(sandbox.init.pid()).map_err(Error::io("wait for children"))?;
         let (policy, reader) = watch::channel(policy);
         let (open, closed) = tokio::sync::oneshot::channel::<()>();
         let tls = Tls { interceptor: trust.interceptor, connector: trust.connector };
@@ -138,6 +144,7 @@ impl<'a> Building<'a> {
             callers,
             refusals,
             signals,
+            reaper,
             events: Some((events, inbox)),
             open: Some(open),
         })
@@ -166,7 +173,10 @@ fn start_audit(
     match config.voice {
         Voice::Errors => {}
         // What a person must know of even when denials are kept for the summary: a log that fails, a wall that changed.
-        Voice::Notices => settings = settings.sink(Tap::new(say_finding)),
+        Voice::Notices => {
+            let entrypoint = config.duty.entrypoint;
+            settings = settings.sink(Tap::new(move |record: &Record| say_finding(record, entrypoint)));
+        }
         Voice::Denials => settings = settings.sink(LineSink::new(io::stderr(), 2)),
         Voice::Everything => settings = settings.sink(LineSink::new(io::stderr(), 0)),
     }
@@ -177,11 +187,12 @@ fn start_audit(
     Audit::start(settings).map_err(|e| Error::Audit(e.to_string()))
 }
 
-/// The machine's own weaknesses are the same at every start: the log and `doctor` tell them.
-fn say_finding(record: &Record) {
+/// The machine's own weaknesses are the same at every start: the log and `doctor` tell them. An entrypoint says them: who
+/// started its container reads what it writes.
+fn say_finding(record: &Record, entrypoint: bool) {
     if let AuditEvent::Finding(finding) = &record.event
         && finding.severity >= LOUD
-        && finding.reason != Reason::OuterWeak
+        && (entrypoint || finding.reason != Reason::OuterWeak)
     {
         // The carriage return is for a terminal in raw mode.
         crate::say(format_args!("stockade: {}\r", Escaped(&finding.detail)));
