@@ -6,7 +6,6 @@ SHELL := /bin/bash
 .PHONY: help run build test fmt tidy bench test-release dist tools toolchain clean
 
 export PATH := $(CURDIR)/target/tools/bin:$(HOME)/.cargo/bin:$(PATH)
-TRIPLE := $(shell uname -m)-unknown-linux-gnu
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 help: ## this list
@@ -35,12 +34,8 @@ bench: toolchain ## release build measured beside the peers that are installed; 
 test-release: tools ## the tests again, compiled as they ship
 	@.ci/test --release
 
-dist: toolchain ## one static file: target/dist/stockade
-	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(TRIPLE) -p stockade-cli
-	@mkdir -p target/dist
-	@install -m755 $(TARGET_DIR)/$(TRIPLE)/release/stockade target/dist/stockade
-	@if readelf -d target/dist/stockade 2>/dev/null | grep -q NEEDED; then echo "dist: the program is not static" >&2; exit 1; fi
-	@ls -l target/dist/stockade
+dist: toolchain ## one static program with checksums and a list of its parts, in target/dist
+	@.ci/dist $(DIST_ARGS)
 
 toolchain: ## the compiler that rust-toolchain.toml names
 	@.ci/tools toolchain

@@ -1,6 +1,8 @@
-//! House rules that no ready-made tool checks: `cargo xtask tidy`; and the table of clients: `cargo xtask clients`.
+//! House rules that no ready-made tool checks: `cargo xtask tidy`; the table of clients: `cargo xtask
+//! clients`; what the program is made of: `cargo xtask sbom`.
 #![forbid(unsafe_code)]
 
+mod sbom;
 mod sources;
 mod tidy;
 
@@ -11,8 +13,9 @@ fn main() -> ExitCode {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => tidy::run(),
         ["clients"] => tidy::write_clients(),
+        ["sbom"] => sbom::print(),
         _ => {
-            eprintln!("usage: cargo xtask tidy | clients");
+            eprintln!("usage: cargo xtask tidy | clients | sbom");
             ExitCode::from(2)
         }
     }

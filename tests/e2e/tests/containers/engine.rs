@@ -13,6 +13,10 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use stockade_testkit::runner::{ORDINARY_UID, program};
 
+/// The options with which a container can hold a sandbox.
+pub(crate) const FILTER: &str = concat!("seccomp=", env!("CARGO_MANIFEST_DIR"), "/../../deploy/docker/seccomp.json");
+pub(crate) const OPEN: [&str; 4] = ["--security-opt", FILTER, "--security-opt", "systempaths=unconfined"];
+
 /// How long an engine may take to answer after it was started.
 const START: Duration = Duration::from_secs(30);
 
@@ -76,6 +80,18 @@ impl Engine {
         line.args(["run", "--name", &name]).args(options).arg(image).args(words);
         let client = line.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Container { engine: self, name, client: Some(client) }
+    }
+
+    /// Builds an image without a network: what it needs is there already.
+    pub(crate) fn build(self, file: &Path, context: &Path, name: &str, args: &[&str]) {
+        let mut line = self.command();
+        // The builder that every version has.
+        line.env("DOCKER_BUILDKIT", "0").args(["build", "--network", "none", "--tag", name, "--file"]).arg(file);
+        for arg in args {
+            line.args(["--build-arg", arg]);
+        }
+        let made = line.arg(context).output().unwrap();
+        assert!(made.status.success(), "{}", said(&made));
     }
 
     /// An image with the programs of this machine that the tests use, and the Stockade under test. Made once per build.
@@ -187,6 +203,14 @@ impl Root {
         let to = self.at(to);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(fs::canonicalize(from).unwrap(), to).unwrap();
+    }
+
+    /// Puts a directory in place, with everything below it.
+    pub(crate) fn tree(&self, from: &Path, to: &str) {
+        let to = self.at(to);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        let copied = Command::new("cp").arg("-a").arg(from).arg(to).output().unwrap();
+        assert!(copied.status.success(), "{}", said(&copied));
     }
 
     pub(crate) fn import(&self, engine: Engine, name: &str, changes: &[&str]) {

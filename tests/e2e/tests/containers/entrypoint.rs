@@ -4,11 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::{
     engine,
-    engine::{Container, Engine, said},
+    engine::{Container, Engine, OPEN, said},
 };
-
-const FILTER: &str = concat!("seccomp=", env!("CARGO_MANIFEST_DIR"), "/../../deploy/docker/seccomp.json");
-const OPEN: [&str; 4] = ["--security-opt", FILTER, "--security-opt", "systempaths=unconfined"];
 
 fn start(engine: Engine, script: &str) -> Container {
     let image = engine.machine_image();

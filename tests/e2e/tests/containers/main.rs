@@ -5,6 +5,9 @@
 mod cells;
 mod engine;
 mod entrypoint;
+mod images;
+#[path = "../agents/model.rs"]
+mod model;
 
 /// The engine, or a counted skip.
 #[macro_export]
