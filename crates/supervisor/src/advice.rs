@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use stockade_types::Layer;
+
 use crate::outer;
 
 /// How an unprivileged program gets useful user namespaces where AppArmor restricts them.
@@ -14,7 +16,7 @@ pub(crate) struct Facts {
     pub(crate) container: bool,
     /// uid 0.
     pub(crate) root: bool,
-    /// CAP_SYS_ADMIN.
+    /// CAP_SYS_ADMIN, in the machine's own user namespace.
     pub(crate) admin: bool,
     /// CAP_NET_ADMIN.
     pub(crate) net_admin: bool,
@@ -22,6 +24,8 @@ pub(crate) struct Facts {
     pub(crate) maps: bool,
     /// System calls that a filter withholds.
     pub(crate) withheld: Vec<&'static str>,
+    /// Some filter is in force.
+    pub(crate) filtered: bool,
     /// Parts of /proc are covered.
     pub(crate) covered: bool,
     /// The AppArmor profile that confines this process.
@@ -41,10 +45,11 @@ impl Facts {
         Self {
             container: outer::in_container(),
             root: rustix::process::geteuid().is_root(),
-            admin: has(Set::SYS_ADMIN),
+            admin: has(Set::SYS_ADMIN) && outer::is_machine_s_user_namespace(),
             net_admin: has(Set::NET_ADMIN),
             maps: outer::may_map_users(),
             withheld: stockade_sys::probe::withheld(has(Set::SYS_ADMIN)),
+            filtered: read("/proc/self/status").is_some_and(|t| t.lines().any(|l| l == "Seccomp:\t2")),
             covered: outer::proc_is_covered(),
             apparmor: confined,
             powerless: read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1"),
@@ -52,11 +57,11 @@ impl Facts {
         }
     }
 
-    /// One line for each thing that is missing. Empty where nothing is known to be.
-    pub(crate) fn missing(&self) -> Vec<String> {
+    /// One line for each thing that is missing, after the layer `failed`. Empty where nothing is known to be.
+    pub(crate) fn missing(&self, failed: Option<Layer>) -> Vec<String> {
         let mut lines = Vec::new();
         if self.container {
-            self.options(&mut lines);
+            self.options(failed, &mut lines);
         } else if !self.withheld.is_empty() {
             lines.push(format!(
                 "a system call filter around this process, or a kernel that is too old, withholds {}: start Stockade \
@@ -81,8 +86,8 @@ impl Facts {
     }
 
     /// The same for the end of an error message.
-    pub(crate) fn advice(&self) -> String {
-        let lines: String = self.missing().iter().map(|line| format!("\n  {line}")).collect();
+    pub(crate) fn advice(&self, failed: Option<Layer>) -> String {
+        let lines: String = self.missing(failed).iter().map(|line| format!("\n  {line}")).collect();
         match (lines.is_empty(), self.container) {
             (true, _) => "; `stockade doctor` shows what this machine can enforce".to_owned(),
             (false, true) => format!("; start this container with{lines}"),
@@ -91,7 +96,16 @@ impl Facts {
     }
 
     /// What the container must be started with.
-    fn options(&self, lines: &mut Vec<String>) {
+    fn options(&self, failed: Option<Layer>, lines: &mut Vec<String>) {
+        // Not every call can be asked for: some are refused for want of a right before they are refused as invalid.
+        let suspected = self.filtered && self.withheld.is_empty() && failed == Some(Layer::Namespaces);
+        if suspected {
+            lines.push(
+                "--security-opt seccomp=seccomp.json (deploy/docker/seccomp.json, or `unconfined`): the engine's \
+                 filter withholds calls that make namespaces"
+                    .to_owned(),
+            );
+        }
         if !self.withheld.is_empty() {
             lines.push(format!(
                 "--security-opt seccomp=seccomp.json (deploy/docker/seccomp.json, or `unconfined`): the engine's \

@@ -3,7 +3,7 @@
 use std::io;
 
 use stockade_confine::{message::SpawnError, sandbox::StartError};
-use stockade_types::Reason;
+use stockade_types::{Layer, Reason};
 
 use crate::{
     advice::Facts, identity::IdentityError, stdio::StdioError, steering::SteeringError, trust::TrustError,
@@ -88,7 +88,14 @@ impl Error {
     /// Adds the way out, as the surroundings suggest it.
     pub(crate) fn advised(self, facts: &Facts) -> Self {
         match self {
-            Self::Start(e, _) => Self::Start(e, facts.advice()),
+            Self::Start(e, _) => {
+                let failed = match &e {
+                    StartError::Namespaces(_) => Some(Layer::Namespaces),
+                    StartError::Layer(failure) => Some(failure.layer),
+                    StartError::Io { .. } | StartError::Lost => None,
+                };
+                Self::Start(e, facts.advice(failed))
+            }
             other => other,
         }
     }

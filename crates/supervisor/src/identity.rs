@@ -53,6 +53,16 @@ pub enum IdentityError {
         "the command never runs as root, and this root lacks the rights to give it another user: start as another user (a container: --user UID:GID), or with CAP_SETUID, CAP_SETGID and CAP_SETFCAP"
     )]
     BareRoot,
+    /// The user namespace around us does not have the user.
+    #[error(
+        "the user namespace around Stockade has no {uid}:{gid} (/proc/self/uid_map, gid_map): name a user that it has with --user, or give the container more ids (rootless engines: /etc/subuid and /etc/subgid)"
+    )]
+    NotMapped {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
     /// An account file is not a regular file, too large, or says two things about one name.
     #[error("/etc/passwd: {0}")]
     Accounts(String),
@@ -75,8 +85,17 @@ pub(crate) fn choose(mode: Mode, wanted: &User, workspace: Option<&Path>) -> Res
     match mode {
         Mode::Rootless if !rustix::process::geteuid().is_root() => rootless(&accounts, wanted),
         Mode::Rootless if !outer::may_map_users() => Err(IdentityError::BareRoot),
-        Mode::Rootless | Mode::Root => root(&accounts, wanted, workspace),
+        Mode::Rootless | Mode::Root => exists(root(&accounts, wanted, workspace)?),
     }
+}
+
+/// In a container with a user namespace of its own not every user can be had.
+fn exists(account: Account) -> Result<Account, IdentityError> {
+    let Identity { uid, gid, .. } = account.identity;
+    if outer::is_mapped("/proc/self/uid_map", uid) && outer::is_mapped("/proc/self/gid_map", gid) {
+        return Ok(account);
+    }
+    Err(IdentityError::NotMapped { uid, gid })
 }
 
 fn rootless(accounts: &Accounts, wanted: &User) -> Result<Account, IdentityError> {

@@ -37,6 +37,22 @@ pub(crate) fn may_map_users() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(rights))
 }
 
+/// Whether this process is in the first user namespace, which has every user.
+pub(crate) fn is_machine_s_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map").map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Whether an id exists in the user namespace that `map`, a file of /proc, describes.
+pub(crate) fn is_mapped(map: &str, id: u32) -> bool {
+    let covers = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
+        let (first, _, count) = (numbers.next().unwrap_or(0), numbers.next(), numbers.next().unwrap_or(0));
+        (first..first.saturating_add(count)).contains(&u64::from(id))
+    };
+    // Unread, nothing is known; the kernel refuses what does not exist.
+    fs::read_to_string(map).map_or(true, |text| text.lines().any(covers))
+}
+
 /// Whether something is mounted over parts of /proc: the kernel then refuses a fresh one to a user namespace.
 pub(crate) fn proc_is_covered() -> bool {
     mount_table().lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with("/proc/"))
@@ -116,6 +132,15 @@ fn whole_root(line: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_mapped_in_ranges() {
+        let map = tempfile::NamedTempFile::new().unwrap();
+        fs::write(map.path(), "         0     100000       1000\n      2000       1000          1\n").unwrap();
+        let mapped = |id| is_mapped(map.path().to_str().unwrap(), id);
+        assert!(mapped(0) && mapped(999) && mapped(2000));
+        assert!(!mapped(1000) && !mapped(2001) && !mapped(65_534));
+    }
 
     #[test]
     fn a_mounted_system_is_known_by_what_it_holds() {

@@ -130,7 +130,8 @@ fn mode() -> Mode {
     let root = rustix::process::geteuid().is_root();
     let admin = rustix::thread::capabilities(None)
         .is_ok_and(|c| c.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
-    if root && admin { Mode::Root } else { Mode::Rootless }
+    // Root of a container's own user namespace is not the machine's, whatever capabilities it shows.
+    if root && admin && outer::is_machine_s_user_namespace() { Mode::Root } else { Mode::Rootless }
 }
 
 /// What the environment has set: an operator sees at every start which of the options are not on the command line.

@@ -13,7 +13,7 @@ fn docker(root: bool) -> Facts {
 }
 
 fn begins(facts: &Facts) -> Vec<String> {
-    facts.missing().iter().map(|line| line.split([':', ' ']).take(2).collect::<Vec<_>>().join(" ")).collect()
+    facts.missing(None).iter().map(|line| line.split([':', ' ']).take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[test]
@@ -41,17 +41,24 @@ fn root_without_any_right_is_told_to_be_somebody() {
 fn powerless_user_namespaces_are_told_from_none() {
     let none = Facts { no_namespaces: true, ..Facts::default() };
     let powerless = Facts { powerless: true, ..Facts::default() };
-    assert!(none.missing()[0].starts_with("there are no user namespaces"), "{none:?}");
-    assert!(powerless.missing()[0].starts_with("user namespaces are made here, but powerless"), "{powerless:?}");
+    assert!(none.missing(None)[0].starts_with("there are no user namespaces"), "{none:?}");
+    assert!(powerless.missing(None)[0].starts_with("user namespaces are made here, but powerless"), "{powerless:?}");
     assert_eq!(
-        Facts { apparmor: Some("stockade".to_owned()), ..powerless.clone() }.missing().len(),
+        Facts { apparmor: Some("stockade".to_owned()), ..powerless.clone() }.missing(None).len(),
         0,
         "it has a profile"
     );
-    assert_eq!(Facts { root: true, admin: true, ..powerless }.missing().len(), 0, "root needs none");
+    assert_eq!(Facts { root: true, admin: true, ..powerless }.missing(None).len(), 0, "root needs none");
 }
 
 #[test]
 fn the_profile_names_this_program() {
     assert!(APPARMOR_PROFILE.contains("userns,") && APPARMOR_PROFILE.contains("/usr/bin/stockade"));
+}
+
+#[test]
+fn a_filter_is_suspected_only_where_namespaces_failed() {
+    let podman = Facts { withheld: vec![], filtered: true, ..docker(false) };
+    assert_eq!(podman.missing(Some(Layer::Namespaces)).len(), 2);
+    assert_eq!(podman.missing(Some(Layer::Mounts)).len(), 1, "the covered /proc is enough to explain that");
 }

@@ -3,6 +3,7 @@
 use crate::{
     engine,
     engine::{Engine, FILTER, OPEN, said},
+    users::{Remapped, Rootless},
 };
 
 /// What every command in a whole sandbox sees, whatever is around it.
@@ -20,7 +21,7 @@ enum Want {
     Refused(&'static [&'static str], &'static [&'static str]),
 }
 
-fn check(engine: Engine, name: &str, options: &[&str], want: &Want) {
+fn check(engine: &Engine, name: &str, options: &[&str], want: &Want) {
     let image = engine.machine_image();
     let words = ["stockade", "supervise", "--log-level", "debug", "--", "/bin/sh", "-c", INSIDE];
     let out = engine.run(options, &image, &words);
@@ -83,7 +84,7 @@ fn docker_with_what_is_missing_named() {
             Want::Refused(&["--user UID:GID", "CAP_SETUID"], &[]),
         ),
     ];
-    refused.iter().for_each(|(name, options, want)| check(docker, name, options, want));
+    refused.iter().for_each(|(name, options, want)| check(&docker, name, options, want));
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn docker_with_two_options_has_every_wall() {
         ("host's root", &["-v", "/:/host"], Want::Loud(1000, "whole file system is mounted")),
     ];
     for (name, options, want) in &more {
-        check(docker, name, &[&OPEN[..], options].concat(), want);
+        check(&docker, name, &[&OPEN[..], options].concat(), want);
     }
 }
 
@@ -163,11 +164,41 @@ fn limits_hold_or_are_refused_by_name() {
 /// A shell that holds 200 MB.
 const EAT: &str = "x=0123456789abcdef; i=0; while [ $i -lt 23 ]; do x=$x$x; i=$((i+1)); done; echo eaten ${#x}";
 
+/// Both options, the way Podman writes them.
+const UNMASKED: [&str; 6] = ["--network", "none", "--security-opt", FILTER, "--security-opt", "unmask=ALL"];
+
+fn podman_cells(podman: &Engine) {
+    check(podman, "default", &["--network", "none"], &Want::Refused(&[SECCOMP, PATHS], &["--user", "--cap-add"]));
+    check(podman, "root", &UNMASKED, &Want::Whole(1000));
+    check(podman, "user", &[&UNMASKED[..], &["--user", "1000:1000"]].concat(), &Want::Whole(1000));
+}
+
 #[test]
 fn podman_with_two_options_has_every_wall() {
-    let podman = engine!(Engine::podman());
-    check(podman, "default", &["--network", "none"], &Want::Refused(&[SECCOMP, PATHS], &["--user", "--cap-add"]));
-    let open = ["--network", "none", "--security-opt", FILTER, "--security-opt", "unmask=ALL"];
-    check(podman, "root", &open, &Want::Whole(1000));
-    check(podman, "user", &[&open[..], &["--user", "1000:1000"]].concat(), &Want::Whole(1000));
+    podman_cells(&engine!(Engine::podman()));
+}
+
+/// An ordinary user's containers: their root is nobody on the machine.
+#[test]
+fn podman_rootless_with_two_options_has_every_wall() {
+    let own = engine!(Rootless::new());
+    podman_cells(&own.engine);
+    check(&own.engine, "keep-id", &[&UNMASKED[..], &["--userns", "keep-id"]].concat(), &Want::Whole(1000));
+}
+
+/// A Docker engine whose containers have a user namespace: root there has capabilities that the machine does not heed.
+#[test]
+fn docker_with_remapped_users_has_every_wall() {
+    let remapped = engine!(Remapped::new());
+    let options = [&OPEN[..], &["--network", "none"]].concat();
+    check(
+        &remapped.engine,
+        "default",
+        &["--network", "none"],
+        &Want::Refused(&[SECCOMP, PATHS], &["--user", "--cap-add"]),
+    );
+    check(&remapped.engine, "root", &options, &Want::Whole(1000));
+    check(&remapped.engine, "user", &[&options[..], &["--user", "1000:1000"]].concat(), &Want::Whole(1000));
+    let admin = [&options[..], &["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"]].concat();
+    check(&remapped.engine, "capabilities", &admin, &Want::Whole(1000));
 }

@@ -20,17 +20,21 @@ pub(crate) const OPEN: [&str; 4] = ["--security-opt", FILTER, "--security-opt", 
 /// How long an engine may take to answer after it was started.
 const START: Duration = Duration::from_secs(30);
 
-/// A program that makes containers: `docker` or `podman`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Engine(pub(crate) &'static str);
+/// A program that makes containers, `docker` or `podman`, with the words that come before its orders.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine(Vec<String>);
 
 impl Engine {
+    pub(crate) fn new(words: &[&str]) -> Self {
+        Self(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
     /// Docker's, started if there is none and this is root; why not, otherwise. It goes on running: others use it too.
     pub(crate) fn docker() -> Result<Self, String> {
         let answers = || quiet(Command::new("docker").arg("version"));
         let _one = lock("engine");
         if answers() {
-            return Ok(Self("docker"));
+            return Ok(Self::new(&["docker"]));
         }
         if !nix::unistd::Uid::effective().is_root() {
             return Err("no Docker engine answers, and only root can start one".to_owned());
@@ -47,7 +51,7 @@ impl Engine {
         let began = Instant::now();
         while began.elapsed() < START {
             if answers() {
-                return Ok(Self("docker"));
+                return Ok(Self::new(&["docker"]));
             }
             thread::sleep(Duration::from_millis(200));
         }
@@ -57,33 +61,35 @@ impl Engine {
 
     /// Podman, where its containers start here.
     pub(crate) fn podman() -> Result<Self, String> {
-        let podman = Self("podman");
+        let podman = Self::new(&["podman"]);
         let image = podman.machine_image();
         let tried = podman.run(&["--network", "none"], &image, &["/bin/true"]);
         if tried.status.success() { Ok(podman) } else { Err(format!("podman starts no container: {}", said(&tried))) }
     }
 
-    pub(crate) fn command(self) -> Command {
-        Command::new(self.0)
+    pub(crate) fn command(&self) -> Command {
+        let mut line = Command::new(&self.0[0]);
+        line.args(&self.0[1..]);
+        line
     }
 
     /// Runs `words` in a container to their end.
-    pub(crate) fn run(self, options: &[&str], image: &str, words: &[&str]) -> Output {
+    pub(crate) fn run(&self, options: &[&str], image: &str, words: &[&str]) -> Output {
         self.command().args(["run", "--rm"]).args(options).arg(image).args(words).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Starts a container under a name of its own and leaves it running.
-    pub(crate) fn start(self, options: &[&str], image: &str, words: &[&str]) -> Container {
+    pub(crate) fn start(&self, options: &[&str], image: &str, words: &[&str]) -> Container {
         let name = format!("stockade-test-{}-{:?}", std::process::id(), thread::current().id());
         let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
         let mut line = self.command();
         line.args(["run", "--name", &name]).args(options).arg(image).args(words);
         let client = line.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        Container { engine: self, name, client: Some(client) }
+        Container { engine: self.clone(), name, client: Some(client) }
     }
 
     /// Builds an image without a network: what it needs is there already.
-    pub(crate) fn build(self, file: &Path, context: &Path, name: &str, args: &[&str]) {
+    pub(crate) fn build(&self, file: &Path, context: &Path, name: &str, args: &[&str]) {
         let mut line = self.command();
         // The builder that every version has.
         line.env("DOCKER_BUILDKIT", "0").args(["build", "--network", "none", "--tag", name, "--file"]).arg(file);
@@ -95,12 +101,12 @@ impl Engine {
     }
 
     /// An image with the programs of this machine that the tests use, and the Stockade under test. Made once per build.
-    pub(crate) fn machine_image(self) -> String {
+    pub(crate) fn machine_image(&self) -> String {
         let stockade = program(false);
         let meta = fs::metadata(&stockade).unwrap();
         let stamp = meta.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        let name = format!("stockade-test:{stamp}-{}", meta.len());
-        let _one = lock(self.0);
+        let name = format!("localhost/stockade-test:{stamp}-{}", meta.len());
+        let _one = lock("image");
         if !quiet(self.command().args(["image", "inspect", &name])) {
             let root = Root::new();
             for tool in TOOLS {
@@ -213,7 +219,7 @@ impl Root {
         assert!(copied.status.success(), "{}", said(&copied));
     }
 
-    pub(crate) fn import(&self, engine: Engine, name: &str, changes: &[&str]) {
+    pub(crate) fn import(&self, engine: &Engine, name: &str, changes: &[&str]) {
         let mut tar =
             Command::new("tar").arg("-C").arg(self.0.path()).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = engine.command();

@@ -7,7 +7,7 @@ use crate::{
     engine::{Container, Engine, OPEN, said},
 };
 
-fn start(engine: Engine, script: &str) -> Container {
+fn start(engine: &Engine, script: &str) -> Container {
     let image = engine.machine_image();
     engine.start(&OPEN, &image, &["stockade", "supervise", "--", "/bin/sh", "-c", script])
 }
@@ -27,7 +27,7 @@ fn processes_of(pid: i32) -> Vec<i32> {
 #[test]
 fn stop_ends_in_time_with_the_command_s_code() {
     let docker = engine!(Engine::docker());
-    let polite = start(docker, "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done");
+    let polite = start(&docker, "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done");
     polite.wait_for("ready");
     let began = Instant::now();
     polite.order(&["stop"]);
@@ -36,7 +36,7 @@ fn stop_ends_in_time_with_the_command_s_code() {
     assert_eq!(out.status.code(), Some(3), "{}", said(&out));
     assert!(said(&out).contains("bye"), "{}", said(&out));
     // One that does not listen: KILL comes from Stockade, before it would from Docker, which then says 137 for us too.
-    let deaf = start(docker, "trap '' TERM; echo ready; while :; do sleep 0.1; done");
+    let deaf = start(&docker, "trap '' TERM; echo ready; while :; do sleep 0.1; done");
     deaf.wait_for("ready");
     deaf.order(&["stop", "--time", "30"]);
     assert_eq!(deaf.finish().status.code(), Some(137));
@@ -46,7 +46,7 @@ fn stop_ends_in_time_with_the_command_s_code() {
 fn signals_of_the_engine_reach_the_command() {
     let docker = engine!(Engine::docker());
     let run = start(
-        docker,
+        &docker,
         "trap 'echo one' USR1; trap 'echo hup' HUP; trap 'exit 9' QUIT; echo ready; while :; do sleep 0.1; done",
     );
     run.wait_for("ready");
@@ -61,7 +61,7 @@ fn signals_of_the_engine_reach_the_command() {
 #[test]
 fn orphans_of_exec_are_reaped() {
     let docker = engine!(Engine::docker());
-    let run = start(docker, "echo ready; sleep 300");
+    let run = start(&docker, "echo ready; sleep 300");
     run.wait_for("ready");
     let pid_1 = run.pid();
     let before = processes_of(pid_1).len();
@@ -75,7 +75,7 @@ fn orphans_of_exec_are_reaped() {
 #[test]
 fn killed_from_outside_it_leaves_nothing() {
     let docker = engine!(Engine::docker());
-    let run = start(docker, "sleep 300 & sleep 301 & echo ready; wait");
+    let run = start(&docker, "sleep 300 & sleep 301 & echo ready; wait");
     run.wait_for("ready");
     let all = processes_of(run.pid());
     assert!(all.len() >= 5, "supervisor, init, launcher, shell and two: {all:?}");

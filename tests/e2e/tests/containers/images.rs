@@ -37,14 +37,14 @@ struct Network(Engine);
 impl Network {
     const NAME: &str = "stockade-test-net";
 
-    fn new(engine: Engine) -> Self {
+    fn new(engine: &Engine) -> Self {
         let made = engine
             .command()
             .args(["network", "create", "--internal", "--subnet", SUBNET, "--gateway", GATEWAY, Self::NAME])
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", said(&made));
-        Self(engine)
+        Self(engine.clone())
     }
 }
 
@@ -64,7 +64,7 @@ fn claude() -> Option<PathBuf> {
 }
 
 /// What stands for a distribution's image: Node, Python, a shell and the agent.
-fn base(engine: Engine, name: &str, agent: &Path) {
+fn base(engine: &Engine, name: &str, agent: &Path) {
     let root = Root::new();
     for tool in [
         "/bin/sh",
@@ -98,7 +98,7 @@ fn base(engine: Engine, name: &str, agent: &Path) {
 fn an_agent_finishes_a_turn_in_the_example_image() {
     let docker = engine!(Engine::docker());
     let Some(agent) = claude() else { skip!("claude is not installed: docs/agents.md says how") };
-    base(docker, "stockade-test-node", &agent);
+    base(&docker, "stockade-test-node", &agent);
     let context = tempfile::tempdir().unwrap();
     fs::copy(program(false), context.path().join("stockade")).unwrap();
     docker.build(&sources().join("Dockerfile"), context.path(), "stockade-test-base", &[]);
@@ -106,7 +106,7 @@ fn an_agent_finishes_a_turn_in_the_example_image() {
     let args = ["STOCKADE=stockade-test-base", "BASE=stockade-test-node"];
     docker.build(&example.join("Dockerfile"), &example, "stockade-test-agent", &args);
 
-    let _network = Network::new(docker);
+    let _network = Network::new(&docker);
     let authority = Authority::new();
     let options = Options::of(&["api.anthropic.com"]);
     let mock = Https::start(&format!("{GATEWAY}:443"), &authority, &options, |request| model::answer(request, KEY));

@@ -8,6 +8,7 @@ mod entrypoint;
 mod images;
 #[path = "../agents/model.rs"]
 mod model;
+mod users;
 
 /// The engine, or a counted skip.
 #[macro_export]
