@@ -69,6 +69,7 @@ pub struct ViewFile {
     /// Absolute path inside.
     pub path: PathBuf,
     /// Its content.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
     /// Its permission bits.
     pub mode: u32,
