@@ -122,7 +122,7 @@ pub struct Network {
     pub action: Action,
     /// Why, for everything but plain success.
     pub reason: Option<Reason>,
-    /// `connect`, `forward`, `transparent`, `dns`, or `fence`.
+    /// `connect`, `forward`, `transparent`, `dns`, `fence`, or `publish` for what comes in.
     pub door: &'static str,
     /// IP protocol number: 6 TCP, 17 UDP, 1 ICMP...
     pub protocol: u8,
@@ -152,6 +152,10 @@ pub struct Network {
     pub bytes_in: u64,
     /// Whether it was let through only because of `mode: audit` or `learn`.
     pub audited: bool,
+    /// Tells the connections of one run apart; 0 where there is none.
+    pub connection: u64,
+    /// Milliseconds since the connection was accepted; for a request, since its head was read.
+    pub duration_ms: Option<u64>,
 }
 
 impl Network {
@@ -176,6 +180,8 @@ impl Network {
             bytes_out: 0,
             bytes_in: 0,
             audited: false,
+            connection: 0,
+            duration_ms: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io, mem,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -77,6 +77,7 @@ impl Audit {
             progress: Condvar::new(),
             lost: AtomicU64::new(0),
             lost_in_all: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
             clock: settings.clock,
         });
         let reader = Arc::clone(&shared);
@@ -119,6 +120,12 @@ impl Audit {
     #[must_use]
     pub fn flush(&self, within: Duration) -> bool {
         self.0.0.flush(within)
+    }
+
+    /// Whether a sink could not write what it got last. It is tried again with the next event.
+    #[must_use]
+    pub fn failing(&self) -> bool {
+        self.0.0.failing.load(Ordering::Relaxed)
     }
 
     /// Events lost so far because the queue was full.
@@ -167,6 +174,8 @@ pub(crate) struct Shared {
     /// Lost and not yet reported.
     lost: AtomicU64,
     lost_in_all: AtomicU64,
+    /// Whether a sink cannot write at present.
+    failing: AtomicBool,
     clock: Arc<dyn Clock>,
 }
 
@@ -231,6 +240,10 @@ impl Shared {
     /// Takes the count of lost events that was not reported yet.
     pub(crate) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

@@ -19,6 +19,9 @@ use crate::{
 /// The version of the schema that the lines follow.
 pub const SCHEMA: &str = "1.5.0";
 
+/// The door of connections that come in: all others lead out.
+const PUBLISH: &str = "publish";
+
 /// What `prev` holds in the first line of a chain.
 pub(crate) const NO_PREV: &str = "";
 
@@ -103,6 +106,7 @@ fn connection<'a>(line: &mut Line<'a>, e: &'a Network) {
     line.status_code = e.reason.map(Reason::code);
     line.status_detail = e.detail.as_deref();
     line.count = Some(e.suppressed.saturating_add(1));
+    line.duration = e.duration_ms;
     // Action: allowed or denied. Disposition: allowed, blocked, logged, error.
     (line.action_id, line.disposition_id) = match e.action {
         Action::Allowed if e.audited => (Some(1), Some(17)),
@@ -111,7 +115,12 @@ fn connection<'a>(line: &mut Line<'a>, e: &'a Network) {
         Action::Failed => (Some(1), Some(27)),
     };
     line.actor = e.process.as_ref().map(|p| Actor { app_name: None, process: Some(owner(p)) });
-    line.connection_info = Some(ConnectionInfo { direction_id: 2, protocol_num: e.protocol });
+    line.connection_info = Some(ConnectionInfo {
+        uid: (e.connection > 0).then(|| e.connection.to_string()),
+        // Inbound is what comes to a published port.
+        direction_id: if e.door == PUBLISH { 1 } else { 2 },
+        protocol_num: e.protocol,
+    });
     line.dst_endpoint = Some(Endpoint { hostname: e.host.as_deref(), ip: e.addr, port: e.port });
     line.firewall_rule = e.rule.as_deref().map(|name| Named { name });
     line.traffic = (e.action == Action::Closed).then_some(Traffic { bytes_out: e.bytes_out, bytes_in: e.bytes_in });

@@ -48,6 +48,27 @@ impl fmt::Display for Record {
     }
 }
 
+/// Writes one JSON object with the same, for those who read stderr with a program.
+///
+/// # Errors
+/// What the writer says.
+pub fn json_line(f: &mut impl fmt::Write, time_ms: u64, level: &str, message: &str) -> fmt::Result {
+    let text = |s: &str| serde_json::to_string(s).map_err(|_| fmt::Error);
+    write!(f, r#"{{"time":"{}","level":{},"message":{}}}"#, Timestamp(time_ms), text(level)?, text(message)?)
+}
+
+/// The word for an OCSF `severity_id` in [`json_line`].
+#[must_use]
+pub fn level(severity: u8) -> &'static str {
+    match severity {
+        0 | 1 => "info",
+        2 => "low",
+        3 => "warning",
+        4 => "high",
+        _ => "critical",
+    }
+}
+
 /// Writes the human line, for records and for lines read back.
 pub(crate) fn human(f: &mut impl fmt::Write, time_ms: u64, severity: u8, message: &str) -> fmt::Result {
     write!(f, "{} {} {}", Timestamp(time_ms), severity_name(severity), Escaped(message))

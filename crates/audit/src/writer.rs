@@ -50,6 +50,7 @@ impl Loop {
             }
             self.report_lost();
             self.commit();
+            self.shared.set_failing(self.sinks.iter().any(|s| s.failing));
             self.shared.done(&work);
             // Bound what a burst leaves behind.
             batch.shrink_to(256);

@@ -1,8 +1,14 @@
 //! The command line. docs/cli.md is compared with this by `cargo xtask tidy`.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use stockade_policy::publish::Publish;
 use stockade_types::Layer;
 
 /// Runs an untrusted command behind a wall with one door
@@ -28,6 +34,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Everything at once in ten seconds, offline
     Demo(DemoArgs),
+    /// Ask a running sandbox whether it is ready: the HEALTHCHECK of an image without curl
+    Health(HealthArgs),
     /// Read, verify and convert the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -78,6 +86,21 @@ pub(crate) struct SandboxArgs {
     /// How much Stockade itself says on stderr
     #[arg(long, value_name = "LEVEL", default_value = "notice")]
     pub(crate) log_level: LogLevel,
+    /// Listen outside and lead to a server inside; 127.0.0.1 unless an address is named
+    #[arg(long, value_name = "[ADDR:]PORT[:PORT]")]
+    pub(crate) publish: Vec<Publish>,
+    /// Send traces where the OTEL_ variables say: `run` and `learn` do that anyway
+    #[arg(long)]
+    pub(crate) traces: bool,
+    /// How Stockade writes what it says on stderr
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Answer /livez and /readyz here, outside the sandbox: a port of 127.0.0.1, or ADDR:PORT
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = listen_address)]
+    pub(crate) health: Option<SocketAddr>,
+    /// Answer /metrics (Prometheus) here, outside the sandbox; may be the address of --health
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = listen_address)]
+    pub(crate) metrics: Option<SocketAddr>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -112,6 +135,15 @@ pub(crate) enum LogLevel {
     Info,
     /// Also each connection, and the state of every layer.
     Debug,
+}
+
+/// How Stockade writes what it says on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line: time, level, message.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -187,6 +219,19 @@ pub(crate) struct DemoArgs {
     pub(crate) part: Option<DemoPart>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    /// What --health named; STOCKADE_HEALTH when absent
+    #[arg(env = "STOCKADE_HEALTH", value_name = "[ADDR:]PORT", value_parser = listen_address)]
+    pub(crate) address: SocketAddr,
+    /// Only whether it answers, ready or not
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// How long to wait for the answer
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "3s")]
+    pub(crate) timeout: Duration,
+}
+
 /// Processes that the demo starts.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum DemoPart {
@@ -241,6 +286,17 @@ pub(crate) enum ExportFormat {
     Text,
 }
 
+/// `8080`, `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:").unwrap_or(text);
+    let addr = match port.parse::<u16>() {
+        // Nobody else is meant to ask, unless a person says so.
+        Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        Err(_) => text.parse().map_err(|_| "expected a port, or ADDRESS:PORT such as 0.0.0.0:8080".to_owned())?,
+    };
+    if addr.port() == 0 { Err("port 0 is none".to_owned()) } else { Ok(addr) }
+}
+
 /// `90`, `90s`, `10m`, `2h`, `500ms`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -264,6 +320,21 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, addr) in [
+            ("8080", "127.0.0.1:8080"),
+            ("localhost:8080", "127.0.0.1:8080"),
+            ("0.0.0.0:9", "0.0.0.0:9"),
+            ("[::1]:9", "[::1]:9"),
+        ] {
+            assert_eq!(listen_address(text).map(|a| a.to_string()).as_deref(), Ok(addr), "{text}");
+        }
+        for bad in ["", "0", ":8080", "localhost:0", "host:8080", "1.2.3.4", "65536", "-1", "::1:9x"] {
+            assert!(listen_address(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

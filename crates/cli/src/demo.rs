@@ -19,7 +19,7 @@ use std::{
 
 use stockade_audit::{Follow, export::text, follow::From, verify};
 use stockade_supervisor::{
-    self as supervisor, Access, Config, Duty, Limits, Posture, TerminalChoice, Voice, Workspace, offline,
+    self as supervisor, Access, Config, Duty, Limits, Operations, Posture, TerminalChoice, Voice, Workspace, offline,
 };
 
 use crate::{
@@ -102,6 +102,7 @@ fn config(program: &Path, stage: &Stage, (policy, authority): (&Path, PathBuf), 
         voice: Voice::Errors,
         read_only: vec![program.to_owned()],
         duty: Duty::default(),
+        operations: Operations::default(),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 use stockade_supervisor::{
-    self as supervisor, Access, Config, Duty, Examination, Limits, Posture, TerminalChoice, Voice, Workspace,
+    self as supervisor, Access, Config, Duty, Examination, Limits, Operations, Posture, TerminalChoice, Voice,
+    Workspace,
 };
 use stockade_types::{Enforcement, Escaped, Layer};
 
@@ -43,6 +44,7 @@ fn trial() -> Config {
         voice: Voice::Errors,
         read_only: Vec::new(),
         duty: Duty::default(),
+        operations: Operations::default(),
     }
 }
 

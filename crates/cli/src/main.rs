@@ -5,6 +5,7 @@ mod args;
 mod audit;
 mod demo;
 mod doctor;
+mod health;
 mod policy;
 mod run;
 mod supervise;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => policy::run(command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Audit(command) => audit::run(command),
     };
     match done {
@@ -55,6 +57,11 @@ fn not_understood(e: &clap::Error) -> u8 {
     if let Some(later) = supervise::later(e) {
         return failed(&Failure::new(later));
     }
+    if e.use_stderr() && asks_for_json(std::env::args_os()) {
+        stockade_supervisor::log_format(stockade_supervisor::LogFormat::Json);
+        stockade_supervisor::say_failure(e.render());
+        return EXIT_OURS;
+    }
     // Nobody to tell when the terminal is gone.
     let _ = e.print();
     // A wrong option means nothing was run.
@@ -64,8 +71,15 @@ fn not_understood(e: &clap::Error) -> u8 {
 fn failed(e: &Failure) -> u8 {
     // It may quote names and lines of files that somebody else chose.
     let text = e.to_string();
-    stockade_supervisor::say(format_args!("stockade: {}", stockade_types::EscapedLines(&text)));
+    stockade_supervisor::say_failure(format_args!("stockade: {}", stockade_types::EscapedLines(&text)));
     e.code()
+}
+
+/// Whether the options ask for JSON, where they could not be read as a whole.
+fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
+    let own: Vec<_> = args.take_while(|a| a != "--").collect();
+    own.iter().any(|a| a == "--log-format=json")
+        || own.windows(2).any(|pair| matches!(pair, [option, value] if option == "--log-format" && value == "json"))
 }
 
 /// A failure as a person reads it: what failed, why, and the next step, with the exit code it means.

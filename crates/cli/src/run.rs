@@ -9,12 +9,13 @@ use std::{
 };
 
 use stockade_supervisor::{
-    self as supervisor, Access, Config, Duty, Finished, Limits, Posture, TerminalChoice, Voice, Workspace, say,
+    self as supervisor, Access, Config, Duty, Finished, Limits, Operations, Posture, TerminalChoice, Voice, Workspace,
+    say,
 };
 
 use crate::{
     Failure,
-    args::{LearnArgs, LogLevel, RunArgs, SandboxArgs},
+    args::{LearnArgs, LogFormat, LogLevel, RunArgs, SandboxArgs},
 };
 
 /// `stockade run`.
@@ -44,6 +45,11 @@ pub(crate) fn learn(args: LearnArgs) -> Result<u8, Failure> {
 }
 
 fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
+    let log_format = match args.log_format {
+        LogFormat::Text => supervisor::LogFormat::Text,
+        LogFormat::Json => supervisor::LogFormat::Json,
+    };
+    supervisor::log_format(log_format);
     Ok(Config {
         command: args.command,
         policy: args.policy,
@@ -67,6 +73,13 @@ fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
         },
         read_only: Vec::new(),
         duty: Duty::default(),
+        operations: Operations {
+            health: args.health,
+            metrics: args.metrics,
+            publish: args.publish,
+            traces: args.traces,
+            log_format,
+        },
     })
 }
 

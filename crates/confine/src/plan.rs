@@ -47,7 +47,16 @@ pub struct Plan {
     pub require: BTreeSet<Layer>,
 }
 
+/// Port of the name server inside.
+pub(crate) const DNS_PORT: u16 = 53;
+
 impl Plan {
+    /// Ports inside that are the door's, whatever the policy says.
+    #[must_use]
+    pub fn door_ports(&self) -> [u16; 3] {
+        [self.proxy_port, DNS_PORT, self.fence.private_port]
+    }
+
     /// The first required layer among `layers` that is not fully enforced.
     #[must_use]
     pub fn unmet(&self, layers: &[LayerStatus]) -> Option<Failure> {

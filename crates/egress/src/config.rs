@@ -68,6 +68,8 @@ pub struct Timers {
     pub lifetime: Duration,
     /// From the end of a request head to the head of its response.
     pub response: Duration,
+    /// What is open when the door closes may go on for this long.
+    pub drain: Duration,
 }
 
 /// Bounds of the name server.
@@ -107,6 +109,7 @@ impl Default for Config {
                 half_closed: Duration::from_secs(300),
                 lifetime: Duration::from_secs(24 * 3600),
                 response: Duration::from_secs(600),
+                drain: Duration::from_secs(1),
             },
             dns: DnsLimits {
                 wildcard_names: 16_384,

@@ -3,7 +3,11 @@
 //! It answers from the policy alone: a name that an endpoint could allow gets its synthetic address, every other
 //! name does not exist. No question ever leaves the machine.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use stockade_policy::Snapshot;
 use stockade_types::Reason;
@@ -96,6 +100,7 @@ impl Server {
     }
 
     fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
+        self.shared.questions.fetch_add(1, Ordering::Relaxed);
         let policy = self.shared.policy();
         let Answer { bytes, note } = answer::answer(query, &policy, &self.shared.pool, self.shared.config.dns.ttl)?;
         let audit = &self.shared.audit;

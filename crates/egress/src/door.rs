@@ -37,6 +37,9 @@ use crate::{
 /// How often connections at rest are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// Between two looks at what is still open when the door closes.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
 /// Rest before accepting again when the machine has no descriptor or memory for a connection.
 const RECOVERY: Duration = Duration::from_millis(20);
 
@@ -86,6 +89,19 @@ pub struct Counts {
     pub total: u64,
     /// Refusals so far, of connections and of requests.
     pub denied: u64,
+    /// Connections that may be open at once.
+    pub places: usize,
+    /// DNS questions so far.
+    pub questions: u64,
+    /// Bytes of request bodies and of their answers' so far, where requests are judged.
+    pub bodies: (u64, u64),
+}
+
+/// Bytes of bodies, in both directions.
+#[derive(Debug, Default)]
+pub(crate) struct Bodies {
+    pub(crate) out: AtomicU64,
+    pub(crate) back: AtomicU64,
 }
 
 /// What connections share.
@@ -109,8 +125,12 @@ pub(crate) struct Shared {
     /// The same towards origins, but for those that a tunnel has to itself: one client may use many.
     origin_slots: Arc<Semaphore>,
     active: AtomicUsize,
+    /// Nothing is accepted any more.
+    closing: watch::Sender<bool>,
     total: AtomicU64,
     denied: AtomicU64,
+    pub(crate) questions: AtomicU64,
+    pub(crate) bodies: Arc<Bodies>,
 }
 
 impl Shared {
@@ -160,8 +180,11 @@ impl Door {
             room: Room::default(),
             unminted: Alarm::new(),
             active: AtomicUsize::new(0),
+            closing: watch::Sender::new(false),
             total: AtomicU64::new(0),
             denied: AtomicU64::new(0),
+            questions: AtomicU64::new(0),
+            bodies: Arc::default(),
         }))
     }
 
@@ -172,6 +195,9 @@ impl Door {
             active: self.0.active.load(Ordering::Relaxed),
             total: self.0.total.load(Ordering::Relaxed),
             denied: self.0.denied.load(Ordering::Relaxed),
+            places: self.0.places,
+            questions: self.0.questions.load(Ordering::Relaxed),
+            bodies: (self.0.bodies.out.load(Ordering::Relaxed), self.0.bodies.back.load(Ordering::Relaxed)),
         }
     }
 
@@ -181,7 +207,16 @@ impl Door {
         self.0.tls.interceptor.minted()
     }
 
-    /// Serves until `shutdown` resolves or a listener fails; either way every connection is closed on return.
+    /// How often a certificate was at hand already.
+    #[must_use]
+    pub fn certificates_kept(&self) -> u64 {
+        self.0.tls.interceptor.kept()
+    }
+
+    /// Serves until `shutdown` resolves or a listener fails; either way every connection is closed on return. After
+    /// `shutdown` nothing more is accepted, and what is open may come to its end for [`Timers::drain`].
+    ///
+    /// [`Timers::drain`]: crate::config::Timers::drain
     ///
     /// # Errors
     /// When a socket cannot be served.
@@ -189,13 +224,28 @@ impl Door {
         let mut tasks: JoinSet<Result<(), ServeError>> = JoinSet::new();
         self.spawn_all(listeners, &mut tasks)?;
         tokio::select! {
-            () = shutdown => Ok(()),
+            () = shutdown => {
+                self.drain(tasks).await;
+                Ok(())
+            }
             ended = tasks.join_next() => match ended {
                 Some(Ok(result)) => result,
                 Some(Err(e)) => Err(ServeError::Failed { what: "listening", source: io::Error::other(e) }),
                 None => Ok(()),
             },
         }
+    }
+
+    async fn drain(&self, mut tasks: JoinSet<Result<(), ServeError>>) {
+        self.0.closing.send_replace(true);
+        let quiet = async {
+            while self.0.active.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        // Whatever is still open then ends with the tasks.
+        let _ = tokio::time::timeout(self.0.config.timers.drain, quiet).await;
+        tasks.abort_all();
     }
 
     fn spawn_all(&self, listeners: Listeners, tasks: &mut JoinSet<Result<(), ServeError>>) -> Result<(), ServeError> {
@@ -245,16 +295,24 @@ impl Shared {
     async fn accept_all(self: Arc<Self>, listener: TcpListener, front: Front) -> Result<(), ServeError> {
         let what = if front == Front::Transparent { "transparent" } else { "proxy" };
         let mut connections = JoinSet::new();
+        let mut closing = self.closing.subscribe();
         loop {
-            let (stream, _) = accept(&listener).await.map_err(|source| ServeError::Failed { what, source })?;
+            let accepted = tokio::select! {
+                accepted = accept(&listener) => accepted,
+                _ = closing.wait_for(|closing| *closing) => break,
+            };
+            let (stream, _) = accepted.map_err(|source| ServeError::Failed { what, source })?;
             while connections.try_join_next().is_some() {}
-            self.total.fetch_add(1, Ordering::Relaxed);
+            let number = self.total.fetch_add(1, Ordering::Relaxed) + 1;
             let Some(place) = Place::take(&self) else {
                 self.turn_away(front);
                 continue;
             };
-            connections.spawn(serve(place, stream, front));
+            connections.spawn(serve(place, stream, front, number));
         }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+        Ok(())
     }
 
     fn turn_away(&self, front: Front) {
@@ -290,14 +348,14 @@ impl Drop for Place {
     }
 }
 
-async fn serve(place: Place, stream: TcpStream, front: Front) {
+async fn serve(place: Place, stream: TcpStream, front: Front, number: u64) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let shared = Arc::clone(&place.0);
     // At once, while the connection is the only one that can have its addresses.
     let named = !shared.policy().binaries().is_empty();
-    let client = Client::of(&stream, shared.peers.as_ref().filter(|_| named));
+    let client = Client::of(&stream, shared.peers.as_ref().filter(|_| named)).numbered(number);
     match front {
         // Boxed, so that a connection of one kind does not keep the room that the other needs.
         Front::Transparent => Box::pin(transparent::serve(shared, stream, client)).await,

@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
 };
 
 use stockade_audit::{Action, Audit, Event, Finding, Http, Network};
@@ -36,6 +37,10 @@ impl Facts<'_> {
     fn network(self, action: Action) -> Network {
         let mut network = Network::new(action, door(self.door), self.generation);
         network.process = self.client.and_then(Client::process);
+        if let Some(client) = self.client {
+            network.connection = client.number();
+            network.duration_ms = Some(since(client.accepted()));
+        }
         if let Some(intent) = self.intent {
             network.host = Some(intent.host.to_string());
             network.port = Some(intent.port.get());
@@ -50,6 +55,10 @@ impl Facts<'_> {
         }
         network
     }
+}
+
+fn since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn explain(network: &mut Network, denial: &Denial) {
@@ -86,14 +95,17 @@ pub(crate) struct Asked {
     pub(crate) method: String,
     /// Without the query: queries carry secrets.
     pub(crate) path: String,
+    /// When its head had been read.
+    pub(crate) begun: Instant,
 }
 
 /// A request refused or failed. What concerns the way to the host and not the request is a network event.
 pub(crate) fn request_refusal(facts: Facts<'_>, asked: Option<Asked>, why: &Refusal) -> Event {
-    let network = refused(facts, why);
+    let mut network = refused(facts, why);
     match (why, asked) {
         (Refusal::Destination(_) | Refusal::Mapping | Refusal::Busy, _) | (_, None) => Event::Network(network),
-        (_, Some(Asked { method, path })) => {
+        (_, Some(Asked { method, path, begun })) => {
+            network.duration_ms = Some(since(begun));
             Event::Http(Http { network, method, path, status: why.row().status.as_u16() })
         }
     }
@@ -101,8 +113,9 @@ pub(crate) fn request_refusal(facts: Facts<'_>, asked: Option<Asked>, why: &Refu
 
 /// A request let through and answered.
 pub(crate) fn request(facts: Facts<'_>, permit: &RequestPermit, asked: Asked, status: u16) -> Event {
-    let Asked { method, path } = asked;
+    let Asked { method, path, begun } = asked;
     let mut network = facts.network(Action::Allowed);
+    network.duration_ms = Some(since(begun));
     network.rule = permit.rule().map(str::to_owned);
     if let Some(would) = permit.would_deny() {
         network.audited = true;
@@ -165,6 +178,7 @@ pub(crate) fn shown(host: &Host, count: u64) -> Event {
 pub(crate) struct Open {
     audit: Audit,
     network: Network,
+    begun: Instant,
     /// Bytes from the command to the upstream.
     pub(crate) out: AtomicU64,
     /// Bytes from the upstream to the command.
@@ -177,7 +191,8 @@ impl Open {
         network.addr = addr;
         audit.emit(Event::Network(network.clone()));
         network.action = Action::Closed;
-        Self { audit, network, out: AtomicU64::new(0), back: AtomicU64::new(0) }
+        let begun = facts.client.map_or_else(Instant::now, Client::accepted);
+        Self { audit, network, begun, out: AtomicU64::new(0), back: AtomicU64::new(0) }
     }
 
     /// Why it ended, where that was not its ends' own wish.
@@ -192,6 +207,7 @@ impl Drop for Open {
         let mut network = self.network.clone();
         network.bytes_out = self.out.load(Ordering::Relaxed);
         network.bytes_in = self.back.load(Ordering::Relaxed);
+        network.duration_ms = Some(since(self.begun));
         self.audit.emit(Event::Network(network));
     }
 }

@@ -22,6 +22,7 @@ pub mod learn;
 mod matcher;
 pub mod model;
 mod parse;
+pub mod publish;
 mod rego;
 mod request;
 mod rule;

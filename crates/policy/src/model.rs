@@ -20,6 +20,7 @@ pub use crate::{
 use crate::{
     decision::{Mode, Protocol, TlsMode},
     diagnostic::Position,
+    publish::Publish,
 };
 
 /// The version this crate reads.
@@ -41,6 +42,7 @@ pub struct Policy {
     pub(crate) network: Network,
     pub(crate) credentials: BTreeMap<String, Credential>,
     pub(crate) rego: Vec<RegoFile>,
+    pub(crate) publish: Vec<Publish>,
     pub(crate) digest: String,
 }
 
@@ -70,15 +72,20 @@ impl Policy {
     pub fn rego(&self) -> &[RegoFile] {
         &self.rego
     }
+    /// Ports outside that lead to servers inside. Fixed when the sandbox starts.
+    #[must_use]
+    pub fn publish(&self) -> &[Publish] {
+        &self.publish
+    }
     /// SHA-256 of the sources, hexadecimal.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
-    /// Whether filesystem and process are the same: the parts that a reload cannot change.
+    /// Whether filesystem, process and publish are the same: the parts that a reload cannot change.
     #[must_use]
     pub fn same_static(&self, other: &Self) -> bool {
-        self.filesystem == other.filesystem && self.process == other.process
+        self.filesystem == other.filesystem && self.process == other.process && self.publish == other.publish
     }
 }
 

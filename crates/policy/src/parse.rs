@@ -30,6 +30,7 @@ use crate::{
     credential::Credential,
     diagnostic::{Diagnostic, Position, Rejected, Report, Source, shown},
     model::{DEFAULT_REQUIRE, Filesystem, Limits, Network, Origin, Policy, Process, RegoFile, User, VERSION},
+    publish::{MAX_PUBLISHED, Publish},
     yaml::{self, Node, Value},
 };
 
@@ -61,6 +62,7 @@ struct Draft {
     network: NetworkDraft,
     credentials: BTreeMap<String, Credential>,
     rego: Vec<RegoFile>,
+    publish: Vec<Publish>,
 }
 
 impl Policy {
@@ -116,9 +118,10 @@ fn read(source: &Source, root: &Node, report: &mut Report) -> Draft {
         network: NetworkDraft::default(),
         credentials: BTreeMap::new(),
         rego: Vec::new(),
+        publish: Vec::new(),
     };
     let top = Trail::Root;
-    let known = ["version", "filesystem", "process", "network", "credentials", "inference", "rego"];
+    let known = ["version", "filesystem", "process", "network", "credentials", "inference", "rego", "publish"];
     if matches!(root.value, Value::Null) {
         return draft;
     }
@@ -152,6 +155,9 @@ fn read(source: &Source, root: &Node, report: &mut Report) -> Draft {
     }
     if let Some(node) = fields.get("rego") {
         draft.rego = rego(&mut r, &Trail::Key(&top, "rego"), node, &file);
+    }
+    if let Some(node) = fields.get("publish") {
+        draft.publish = fixed::publish(&mut r, &Trail::Key(&top, "publish"), node);
     }
     draft
 }
@@ -191,7 +197,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
     let mut relax = BTreeSet::new();
     let mut require: Option<BTreeSet<_>> = None;
     let mut endpoints = Vec::new();
-    let mut rego = Vec::new();
+    let (mut rego, mut publish) = (Vec::new(), Vec::new());
     let mut credentials = BTreeMap::new();
     let (mut items, mut hosts) = (0, 0);
     for draft in drafts {
@@ -205,6 +211,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
         }
         endpoints.extend(draft.network.endpoints);
         rego.extend(draft.rego);
+        publish.extend(draft.publish);
         agree::unite(&mut credentials, draft.credentials, report);
         items += draft.network.items;
         hosts += draft.network.hosts;
@@ -219,6 +226,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
         filesystem = builtin.filesystem;
     }
     granted_twice(&filesystem, report);
+    published_twice(&publish, report);
     if report.is_empty() {
         agree::endpoints(&endpoints, report);
         agree::credentials(&endpoints, &credentials, report);
@@ -234,6 +242,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
         network: Network { unmatched: unmatched.unwrap_or_default(), endpoints },
         credentials,
         rego,
+        publish,
         digest,
     }
 }
@@ -275,6 +284,18 @@ fn granted_twice(filesystem: &Filesystem, report: &mut Report) {
     let writable: BTreeSet<&PathBuf> = filesystem.read_write.iter().map(|g| &g.path).collect();
     for grant in filesystem.read_only.iter().filter(|g| writable.contains(&g.path)) {
         let message = format!("{} is both in read_only and in read_write", shown(&grant.path.to_string_lossy()));
+        report.extend(Rejected::one("policy", Position::default(), message, None));
+    }
+}
+
+/// Two servers cannot be behind one port.
+fn published_twice(publish: &[Publish], report: &mut Report) {
+    if let Some(twice) = crate::publish::clash(publish) {
+        let message = format!("publish: {} is published twice", twice.listen);
+        report.extend(Rejected::one("policy", Position::default(), message, None));
+    }
+    if publish.len() > MAX_PUBLISHED {
+        let message = format!("publish: more than {MAX_PUBLISHED} ports");
         report.extend(Rejected::one("policy", Position::default(), message, None));
     }
 }

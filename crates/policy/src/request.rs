@@ -35,6 +35,10 @@ impl Requests {
         Self(Cache::new(CACHED))
     }
 
+    pub(crate) fn remembered(&self) -> (u64, u64) {
+        (self.0.hits(), self.0.misses())
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.len()

@@ -128,6 +128,13 @@ impl Snapshot {
         })
     }
 
+    /// Verdicts of connections and requests that were remembered, and those that had to be found.
+    #[must_use]
+    pub fn remembered(&self) -> (u64, u64) {
+        let (hits, misses) = self.requests.remembered();
+        (hits + self.cache.hits(), misses + self.cache.misses())
+    }
+
     /// Decides a connection.
     #[must_use]
     pub fn authorize(&self, intent: &Intent) -> Verdict {

@@ -1,10 +1,11 @@
 //! What a person asked for, before anything was looked at.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
+use stockade_policy::publish::Publish;
 use stockade_types::Layer;
 
-use crate::stdio::TerminalChoice;
+use crate::stdio::{LogFormat, TerminalChoice};
 
 /// One run of one command.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct Config {
     pub voice: Voice,
     /// Paths granted read-only besides the policy's: Stockade's own needs, such as the demo's program.
     pub read_only: Vec<PathBuf>,
+    /// What an operator sees of it.
+    pub operations: Operations,
     /// What is different for the entrypoint of a container.
     pub duty: Duty,
 }
@@ -56,6 +59,21 @@ pub struct Duty {
     pub notices: Vec<String>,
     /// Limits that the environment lowers: the lower one counts.
     pub ceilings: Limits,
+}
+
+/// What an operator sees of a running sandbox, and where.
+#[derive(Debug, Clone, Default)]
+pub struct Operations {
+    /// `--health`: `/livez` and `/readyz`, outside the sandbox.
+    pub health: Option<SocketAddr>,
+    /// `--metrics`: `/metrics`, outside the sandbox.
+    pub metrics: Option<SocketAddr>,
+    /// `--publish`: ports outside that lead to servers inside, besides the policy's.
+    pub publish: Vec<Publish>,
+    /// `--traces`: heed the `OTEL_` variables though this is an entrypoint.
+    pub traces: bool,
+    /// `--log-format`.
+    pub log_format: LogFormat,
 }
 
 /// Whether decisions are enforced.

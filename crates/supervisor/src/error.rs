@@ -43,6 +43,9 @@ pub enum Error {
     /// The door could not be opened.
     #[error("the proxy cannot be started: {0}")]
     Door(String),
+    /// Nobody could ask how it is.
+    #[error("{0}\nnothing was run")]
+    Listen(#[from] stockade_telemetry::BindError),
     /// TLS cannot be spoken.
     #[error(transparent)]
     Trust(#[from] TrustError),

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, os::fd::OwnedFd, sync::Arc};
 use stockade_audit::{Audit, Config as ConfigEvent, Event, Finding, Lifecycle, ProcessActivity};
 use stockade_egress::InForce;
 use stockade_policy::{Policy, Posture, Snapshot};
+use stockade_telemetry::{Check, Phase};
 use stockade_types::{EscapedLines, LayerStatus, Reason};
 use tokio::sync::watch;
 
@@ -13,6 +14,7 @@ use crate::{
     config::{Config, Voice},
     error::Error,
     in_force::{self, Secrets},
+    operator::Operator,
     prepare,
     running::Observer,
 };
@@ -35,6 +37,7 @@ pub(crate) struct Recorder<'a> {
     pub(crate) pid: Option<i32>,
     /// What stands for secrets, over all reloads.
     pub(crate) secrets: Option<Secrets>,
+    pub(crate) operator: Operator,
 }
 
 impl Recorder<'_> {
@@ -104,6 +107,7 @@ fn source(config: &Config) -> String {
 impl Observer for Recorder<'_> {
     fn launched(&mut self, pid: i32, layers: &[LayerStatus]) {
         self.pid = Some(pid);
+        self.operator.started();
         self.callers.started(pid);
         self.layers.extend_from_slice(layers);
         for status in &self.layers {
@@ -154,8 +158,17 @@ impl Observer for Recorder<'_> {
         }
     }
 
+    fn ending(&mut self) {
+        self.operator.health().enter(Phase::Ending);
+    }
+
     fn fence_drift(&mut self, what: &str) {
+        self.operator.health().ill(Check::Fence, format_args!("the fence is not as it was installed: {what}"));
         self.finding(Reason::FenceDrift, 5, format!("the fence is not as it was installed: {what}"));
+    }
+
+    fn fence_intact(&mut self) {
+        self.operator.health().well(Check::Fence);
     }
 
     fn masks(&mut self, events: &[String]) {
@@ -166,11 +179,13 @@ impl Observer for Recorder<'_> {
 
     fn connects(&mut self, listeners: Vec<OwnedFd>) {
         if let Err(why) = self.callers.listen(listeners) {
+            self.operator.health().ill(Check::Wall, &why);
             self.finding(Reason::LayerUnavailable, 4, why);
         }
     }
 
     fn failed_order(&mut self, what: &str) {
+        self.operator.health().ill(Check::Wall, what);
         self.finding(Reason::LayerUnavailable, 4, what.to_owned());
     }
 }

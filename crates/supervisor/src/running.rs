@@ -27,6 +27,8 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) const ENTRYPOINT_GRACE: Duration = Duration::from_secs(8);
 /// Between two read-backs of the fence.
 const VERIFY_EVERY: Duration = Duration::from_secs(30);
+/// The same while it is not what was installed.
+const VERIFY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the command's last output may take to reach a slow reader after its end.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -50,8 +52,12 @@ pub(crate) trait Observer {
     fn launched(&mut self, pid: i32, layers: &[LayerStatus]);
     /// Reload the policy; the new set of transparent ports when it changed.
     fn reload(&mut self) -> Option<std::collections::BTreeSet<u16>>;
+    /// The command was asked to end.
+    fn ending(&mut self);
     /// The fence is not what was installed.
     fn fence_drift(&mut self, what: &str);
+    /// The fence is what was installed, as it should be.
+    fn fence_intact(&mut self);
     /// Something happened to a hidden path.
     fn masks(&mut self, events: &[String]);
     /// A new launcher: connects of what it starts are reported on this descriptor.
@@ -217,7 +223,11 @@ impl<'a, O: Observer> Running<'a, O> {
             Report::NotSpawned(_, e) => return Some(End::NotStarted(e)),
             Report::Ended(COMMAND, outcome) => return Some(End::Command(outcome)),
             Report::Stopped(COMMAND, _) => self.suspend(),
-            Report::FenceDrift(what) => self.observer.fence_drift(&what),
+            Report::FenceDrift(what) => {
+                // Whoever repairs it need not wait long to see that it is repaired.
+                self.verify_at = Instant::now() + VERIFY_AGAIN;
+                self.observer.fence_drift(&what);
+            }
             Report::PortsSet(Err(why)) => self.observer.failed_order(&format!("change the fence's ports: {why}")),
             Report::Masks(events) => {
                 self.observer.masks(&events);
@@ -227,7 +237,8 @@ impl<'a, O: Observer> Running<'a, O> {
             }
             Report::Created(paths) => self.observer.masks(&paths),
             Report::Connects => self.observer.connects(fds),
-            Report::Ended(..) | Report::Stopped(..) | Report::FenceIntact | Report::PortsSet(Ok(())) => {}
+            Report::FenceIntact => self.observer.fence_intact(),
+            Report::Ended(..) | Report::Stopped(..) | Report::PortsSet(Ok(())) => {}
             Report::Ready(..) | Report::Failed(_) | Report::Connecting(..) => {}
         }
         None
@@ -281,6 +292,7 @@ impl<'a, O: Observer> Running<'a, O> {
             self.kill_at = Some(Instant::now());
             return;
         }
+        self.observer.ending();
         self.kill_at = Some(Instant::now() + self.grace);
         self.order(&Order::Signal(COMMAND, signal as i32));
         // A stopped program acts on TERM only once it runs again.

@@ -2,21 +2,62 @@
 //! a pipe that is pumped; pipes and regular files are handed through as they are.
 
 use std::{
+    fmt::Write as _,
     fs::File,
     io::{self, Read, Write},
     os::fd::{BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
     thread::{self, JoinHandle},
 };
 
 use rustix::fs::{FileType, OFlags};
+use stockade_audit::{
+    clock::{Clock, SystemClock},
+    record::json_line,
+};
 use stockade_confine::message::Stdio;
 
 use crate::terminal;
 
+/// How Stockade's own lines on stderr are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object each: `time`, `level`, `message`.
+    Json,
+}
+
+/// The process has one stderr, and so one way of writing on it.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses the format, before anything is said.
+pub fn log_format(format: LogFormat) {
+    JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
 /// Prints a line on stderr. `eprintln!` would panic where nobody reads any more, and end the command with it.
 pub fn say(line: impl std::fmt::Display) {
-    // Nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    speak("notice", &line);
+}
+
+/// The same for what failed.
+pub fn say_failure(line: impl std::fmt::Display) {
+    speak("error", &line);
+}
+
+fn speak(level: &str, line: &dyn std::fmt::Display) {
+    let mut text = String::new();
+    // Writing to a String cannot fail, and of stderr there is nobody to tell.
+    let _ = if JSON.load(Ordering::Relaxed) {
+        let line = line.to_string();
+        let line = line.strip_prefix("stockade: ").unwrap_or(&line).trim_end_matches('\r');
+        json_line(&mut text, SystemClock::default().wall_ms(), level, line)
+    } else {
+        write!(text, "{line}")
+    };
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Bytes moved at once by a pump.

@@ -76,6 +76,7 @@ pub struct Interceptor {
     minted: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    kept: AtomicU64,
 }
 
 impl Interceptor {
@@ -112,6 +113,7 @@ impl Interceptor {
             minted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
         })
     }
 
@@ -145,9 +147,16 @@ impl Interceptor {
         }
     }
 
+    /// How often a certificate was at hand already.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Relaxed)
+    }
+
     fn answer(&self, host: &Host) -> Result<Arc<Answer>, MintError> {
         let now = self.clock.now();
         if let Some(answer) = self.leaves.get(host).filter(|a| a.good_at(now)) {
+            self.kept.fetch_add(1, Relaxed);
             return Ok(answer);
         }
         let result = self.mint(host, now);

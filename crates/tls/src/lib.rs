@@ -24,6 +24,7 @@ pub use extra::{Extra, ExtraError, ExtraPem};
 pub use fault::{ClientFault, OriginFault};
 pub use interceptor::{Interceptor, MintError, Minted};
 pub use roots::{Roots, RootsError};
+pub use rustls::ClientConfig;
 
 use std::sync::Arc;
 

@@ -24,6 +24,9 @@ pub(super) struct Line<'a> {
     pub(super) message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
+    /// Milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) duration: Option<u64>,
     pub(super) metadata: Metadata,
     pub(super) device: Device<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +138,8 @@ pub(super) struct User {
 
 #[derive(Serialize)]
 pub(super) struct ConnectionInfo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) uid: Option<String>,
     pub(super) direction_id: u8,
     pub(super) protocol_num: u8,
 }

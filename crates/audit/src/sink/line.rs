@@ -2,8 +2,10 @@
 
 use std::io::Write;
 
+use stockade_types::Escaped;
+
 use super::{Sink, SinkError};
-use crate::record::Record;
+use crate::record::{Record, json_line, level};
 
 /// Longest text kept for one batch; a batch is at most a queue of short lines.
 const BUFFER: usize = 64 * 1024;
@@ -12,6 +14,7 @@ const BUFFER: usize = 64 * 1024;
 pub struct LineSink<W> {
     to: W,
     least: u8,
+    json: bool,
     buffer: String,
     lost: u64,
     held: u64,
@@ -22,7 +25,13 @@ pub struct LineSink<W> {
 impl<W: Write + Send> LineSink<W> {
     /// Writes records of OCSF severity `least` (1 informational to 5 critical) and above.
     pub fn new(to: W, least: u8) -> Self {
-        Self { to, least, buffer: String::new(), lost: 0, held: 0, poured: 0, failed: None }
+        Self { to, least, json: false, buffer: String::new(), lost: 0, held: 0, poured: 0, failed: None }
+    }
+
+    /// The same as JSON objects.
+    #[must_use]
+    pub fn json(self, json: bool) -> Self {
+        Self { json, ..self }
     }
 
     fn pour(&mut self) {
@@ -49,7 +58,13 @@ impl<W: Write + Send> Sink for LineSink<W> {
             return;
         }
         // Writing to a String cannot fail.
-        let _ = writeln!(self.buffer, "{record}");
+        let _ = if self.json {
+            let message = Escaped(&record.message()).to_string();
+            json_line(&mut self.buffer, record.time_ms, level(record.severity()), &message)
+                .and_then(|()| self.buffer.write_char('\n'))
+        } else {
+            writeln!(self.buffer, "{record}")
+        };
         self.held += 1;
         if self.buffer.len() >= BUFFER {
             self.pour();

@@ -38,6 +38,8 @@ pub(crate) fn network(action: Action) -> Network {
         bytes_out: 0,
         bytes_in: 0,
         audited: false,
+        connection: 0,
+        duration_ms: None,
     }
 }
 
@@ -71,7 +73,13 @@ fn fence() -> Network {
 
 /// Name of the golden file, and the event.
 pub(crate) fn all() -> Vec<(&'static str, Event)> {
-    let closed = Network { bytes_out: 517, bytes_in: 100_000, ..network(Action::Closed) };
+    let closed = Network {
+        bytes_out: 517,
+        bytes_in: 100_000,
+        connection: 12,
+        duration_ms: Some(340),
+        ..network(Action::Closed)
+    };
     let audited = Network { audited: true, reason: Some(Reason::PolicyDeny), ..network(Action::Allowed) };
     let failed = Network { reason: Some(Reason::UpstreamConnect), ..network(Action::Failed) };
     let request = Http { network: denied(), method: "GET".into(), path: "/a b".into(), status: 403 };

@@ -49,6 +49,12 @@ pub(super) const TABLE: &[Row] = &[
     row("require", Rule::Set),
     row("terminal", Rule::Set),
     row("log-level", Rule::Checked(says_enough)),
+    row("log-format", Rule::Set),
+    // What they show is counts and the state of layers.
+    row("health", Rule::Set),
+    row("metrics", Rule::Set),
+    row("publish", Rule::Never("it lets whoever reaches the port speak to what runs inside")),
+    row("traces", Rule::Never("names that the command asks for would go to where the environment says")),
 ];
 
 /// Options that will come. Until then they are refused, not ignored, wherever they are given.

@@ -23,14 +23,11 @@ use crate::{
     limits::Entry,
     message::{Failure, Order, Report, Sockets, recv},
     netns, nflog,
-    plan::{Mode, Plan},
+    plan::{DNS_PORT, Mode, Plan},
     privileges::OomScore,
     seccomp::Filter,
     view::{BuiltView, View, ViewFile},
 };
-
-/// Where resolvers ask.
-const DNS_PORT: u16 = 53;
 
 /// The sandbox as init holds it.
 pub(super) struct Site<'a> {
@@ -211,8 +208,7 @@ impl Site<'_> {
     /// Begins to connect to a server of the command, never to what is served for the sandbox from outside: the door
     /// would take the one who asks for the command.
     pub(super) fn dial(&self, to: SocketAddr) -> io::Result<OwnedFd> {
-        let own = [self.plan.proxy_port, DNS_PORT, self.fence.spec().private_port];
-        if own.contains(&to.port()) || self.fence.listener_ports().contains(&to.port()) {
+        if self.plan.door_ports().contains(&to.port()) || self.fence.listener_ports().contains(&to.port()) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("port {} is the door's", to.port())));
         }
         netns::dial_loopback(to)

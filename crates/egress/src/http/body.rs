@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{guard::InFlight, outgoing::Progress};
 use crate::{
-    door::Shared,
+    door::{Bodies, Shared},
     grant::Grant,
     record::{self, Asked},
     rescue::Refusal,
@@ -86,6 +86,7 @@ pub(crate) struct Streamed {
     scrub: Option<Scrub>,
     /// What may go on.
     ready: VecDeque<Frame<Bytes>>,
+    passed: Arc<Bodies>,
     idle: Duration,
     lost: Pin<Box<dyn Future<Output = Refusal> + Send>>,
     timer: Pin<Box<Sleep>>,
@@ -98,10 +99,10 @@ impl Streamed {
         (scrub, scrubber): (Option<Scrub>, Option<Scrubber>),
     ) -> Self {
         let idle = answering.held.shared.config.timers.idle;
-        let timer = Box::pin(tokio::time::sleep(idle));
+        let (timer, passed) = (Box::pin(tokio::time::sleep(idle)), Arc::clone(&answering.held.shared.bodies));
         let mut watcher = answering.held.grant.clone();
         let lost = Box::pin(async move { watcher.lost().await });
-        Self { inner, answering: Some(answering), scrubber, scrub, ready: VecDeque::new(), idle, lost, timer }
+        Self { inner, answering: Some(answering), scrubber, scrub, ready: VecDeque::new(), passed, idle, lost, timer }
     }
 
     fn complete(&mut self) {
@@ -185,6 +186,8 @@ impl hyper::body::Body for Streamed {
             match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     this.timer.as_mut().reset(Instant::now() + this.idle);
+                    let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    this.passed.back.fetch_add(bytes, Ordering::Relaxed);
                     this.take(frame);
                     if this.inner.is_end_stream() {
                         this.complete();

@@ -1,5 +1,7 @@
 //! One request and its answer: judged, dressed with what the command does not have, sent, and answered.
 
+use std::sync::{Arc, atomic::Ordering};
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{Either, Full};
@@ -161,9 +163,12 @@ impl Session {
             return Err(Refusal::RateLimited(terms, wait.as_secs() + 1));
         }
         let (body, upload) = match (held, request.body_mut().take()) {
-            (Some(held), _) => (Outgoing::Whole(held), Progress::whole()),
+            (Some(held), _) => {
+                self.shared.bodies.out.fetch_add(held.len(), Ordering::Relaxed);
+                (Outgoing::Whole(held), Progress::whole())
+            }
             (None, Some(body)) => {
-                let (body, upload) = Upload::new(body, grant.clone(), most);
+                let (body, upload) = Upload::new(body, grant.clone(), Arc::clone(&self.shared.bodies), most);
                 (Outgoing::Streamed(Box::new(body)), upload)
             }
             (None, None) => return Err(Violation::Line("no body").into()),

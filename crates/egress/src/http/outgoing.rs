@@ -18,7 +18,7 @@ use stockade_secrets::Stream as Search;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{arriving::Arriving, head::Violation};
-use crate::{grant::Grant, rescue::Refusal};
+use crate::{door::Bodies, grant::Grant, rescue::Refusal};
 
 /// A request body.
 pub(crate) enum Outgoing {
@@ -39,6 +39,10 @@ impl Held {
         Self { bytes, place }
     }
 
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// The same place with other bytes.
     pub(crate) fn change<E>(self, change: impl FnOnce(Bytes) -> Result<Bytes, E>) -> Result<Self, E> {
         Ok(Self { bytes: change(self.bytes)?, place: self.place })
@@ -49,6 +53,7 @@ impl Held {
 pub(crate) struct Upload {
     inner: Arriving,
     grant: Grant,
+    passed: Arc<Bodies>,
     /// Bytes that may still come.
     left: Option<u64>,
     /// Looks for placeholders in it.
@@ -100,12 +105,13 @@ impl Progress {
 pub(crate) struct UploadStopped;
 
 impl Upload {
-    pub(crate) fn new(inner: Incoming, grant: Grant, most: Option<u64>) -> (Self, Progress) {
+    pub(crate) fn new(inner: Incoming, grant: Grant, passed: Arc<Bodies>, most: Option<u64>) -> (Self, Progress) {
         let progress = Progress::default();
         let ended = inner.is_end_stream();
         let upload = Self {
             inner: Arriving::new(inner),
             grant,
+            passed,
             left: most,
             search: None,
             ready: VecDeque::new(),
@@ -182,6 +188,7 @@ impl Upload {
                 .checked_sub(data.len() as u64)
                 .ok_or_else(|| Refusal::BodyTooLarge(self.grant.permit().shared_terms()))?;
         }
+        self.passed.out.fetch_add(data.len() as u64, Ordering::Relaxed);
         let data = match &mut self.search {
             Some(search) => search.pass(data)?,
             None => data,

@@ -1,6 +1,9 @@
 //! The requests of one connection, each judged alone.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
@@ -141,7 +144,7 @@ impl Session {
         let translated = extended::translate(&mut request);
         let connect = request.method() == Method::CONNECT;
         let path = if request.uri().path_and_query().is_some() { request.uri().path() } else { "" };
-        let mut asked = Asked { method: request.method().to_string(), path: path.to_owned() };
+        let mut asked = Asked { method: request.method().to_string(), path: path.to_owned(), begun: Instant::now() };
         let stream = match translated {
             Ok(stream) => stream,
             Err(violation) => return self.refuse(*Refused::early(violation), asked, Answer::Http),

@@ -1,6 +1,6 @@
 //! One accepted connection's client: found when it is accepted, then kept as long as the connection.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use stockade_policy::{Caller, Callers, Intent, Snapshot};
 use tokio::net::TcpStream;
@@ -9,7 +9,12 @@ use super::{Evidence, IdentityError, Peers};
 
 /// The client. Cheap to clone; all clones are the same client.
 #[derive(Debug, Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    /// Tells the connections of one run apart.
+    number: u64,
+    accepted: Instant,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -24,7 +29,24 @@ impl Client {
     pub fn of(stream: &TcpStream, peers: Option<&Arc<Peers>>) -> Self {
         let unasked = IdentityError::Unresolved("the policy named no programs when it was opened: connect again");
         let found = peers.map_or(Err(unasked), |peers| peers.find(stream));
-        Self(Arc::new(Inner { peers: peers.cloned(), found }))
+        let inner = Arc::new(Inner { peers: peers.cloned(), found });
+        Self { inner, number: 0, accepted: Instant::now() }
+    }
+
+    /// The same with a number.
+    #[must_use]
+    pub(crate) fn numbered(self, number: u64) -> Self {
+        Self { number, ..self }
+    }
+
+    /// The connection's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// When the connection was accepted.
+    pub(crate) fn accepted(&self) -> Instant {
+        self.accepted
     }
 
     /// What was found out about it.
@@ -36,7 +58,7 @@ impl Client {
     }
 
     fn find(&self) -> Result<(&Peers, &Evidence), IdentityError> {
-        match (&self.0.peers, &self.0.found) {
+        match (&self.inner.peers, &self.inner.found) {
             (Some(peers), Ok(evidence)) => Ok((peers, evidence)),
             (_, Err(error)) => Err(*error),
             (None, Ok(_)) => Err(IdentityError::Unresolved("nobody looked")),

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     model::{PathGrant, Relaxation, User},
+    publish::Publish,
     yaml::{Node, Value},
 };
 
@@ -92,6 +93,14 @@ fn hidden(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<PathBuf>
             Err("hides everything the command works with; name what is below".to_owned())
         }
         path => Ok(path),
+    })
+}
+
+pub(crate) fn publish(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Vec<Publish> {
+    r.each(trail, node, |r, trail, node| match node.value {
+        // A port alone is a number to YAML.
+        Value::Int(_) => r.number(trail, node, 1..=65_535)?.to_string().parse().ok(),
+        _ => r.parsed(trail, node, str::parse),
     })
 }
 

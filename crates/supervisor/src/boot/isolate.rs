@@ -1,6 +1,6 @@
 //! First: everything is read and decided, and the sandbox is built.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use caps::Capability;
 use stockade_audit::{Audit, Event, FileSink, Lifecycle, Rotation, Settings};
@@ -22,7 +22,9 @@ use crate::{
     error::Error,
     in_force::{self, Secrets},
     learn,
+    operator::Operator,
     prepare::{self, Decided},
+    publish::Published,
     trust::Trust,
 };
 
@@ -36,6 +38,8 @@ pub(crate) struct Prepared<'a> {
     pub(super) id: SandboxId,
     pub(super) log: Option<FileSink>,
     pub(super) learned: Option<learn::Output>,
+    pub(super) operator: Operator,
+    pub(super) published: Published,
 }
 
 /// Init builds the sandbox; nobody has waited for it yet.
@@ -65,6 +69,7 @@ pub(crate) struct Isolated<'a> {
 
 impl<'a> Prepared<'a> {
     pub(crate) fn new(config: &'a Config) -> Result<Self, Error> {
+        let began = Instant::now();
         let mut seed = [0; 8];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .map_err(|e| Error::Io { step: "getrandom", source: e.into() })?;
@@ -90,7 +95,12 @@ impl<'a> Prepared<'a> {
         {
             log.keep_in_one_file();
         }
-        Ok(Self { config, decided, id, log, learned })
+        // Before anything is built: a taken port is no reason to build it.
+        let (operator, published) = match listen(config, &decided, began) {
+            Ok(listening) => listening,
+            Err(e) => return Err(not_started(e, &id, log)),
+        };
+        Ok(Self { config, decided, id, log, learned, operator, published })
     }
 
     /// Whether the sandbox is made by root, without a user namespace.
@@ -168,6 +178,13 @@ impl<'a> Building<'a> {
         }
         Ok(Isolated { before, sandbox, cgroup, policy, trust, secrets })
     }
+}
+
+/// What listens outside the sandbox.
+fn listen(config: &Config, decided: &Decided, began: Instant) -> Result<(Operator, Published), Error> {
+    let named = decided.policy.publish().iter().chain(&config.operations.publish);
+    let published = Published::open(&named.copied().collect::<Vec<_>>(), &decided.plan)?;
+    Ok((Operator::open(&config.operations, began)?, published))
 }
 
 /// A start that fails is in the log too. Whatever was built is gone already; init, if it ran, was waited for.

@@ -12,6 +12,7 @@ use stockade_confine::{
     limits::{Cgroup, Usage},
     message::{Order, Outcome, Size, Spawn, SpawnError, send},
 };
+use stockade_telemetry::Phase;
 use stockade_types::{Escaped, Layer, LayerStatus, Reason};
 
 use super::{FLUSH, Finished, serve::Serving};
@@ -26,6 +27,8 @@ use crate::{
     signals, sockets, stdio, watch as files,
 };
 
+/// How long the door may take to close: a little more than it gives to what is open.
+const CLOSING: Duration = Duration::from_secs(2);
 /// Exit code for a command that was ended by `--timeout`.
 const EXIT_TIMED_OUT: i32 = 124;
 
@@ -54,6 +57,7 @@ impl Serving<'_> {
             layers: self.sandbox.layers.clone(),
             pid: None,
             secrets: self.secrets.take(),
+            operator: self.operator.clone(),
         };
         recorder.loaded();
         self.decided.outer.iter().for_each(|weak| recorder.finding(Reason::OuterWeak, 4, weak.clone()));
@@ -66,8 +70,11 @@ impl Serving<'_> {
             running.grace = self.config.grace.unwrap_or(usual);
             running.hidden_required = self.decided.plan.require.contains(&Layer::Hidden);
             self.spawn(&mut running.outputs, inside.surroundings())?;
+            let (audit, policy) = (self.audit.clone(), self.policy.subscribe());
+            self.publishing = self.published.take().and_then(|p| p.serve(&self.runtime, inside.clone(), audit, policy));
             running.wait()
         };
+        self.operator.health().enter(Phase::Ending);
         let (layers, pid) = (recorder.layers.clone(), recorder.pid);
         drop(recorder);
         self.finish(end, layers, pid)
@@ -120,6 +127,12 @@ impl Serving<'_> {
         if let Some(refusals) = self.refusals.take() {
             refusals.finish();
         }
+        if let Some(publishing) = self.publishing.take() {
+            self.runtime.block_on(publishing.close());
+        }
+        // What was sent last may still be on its way out; whoever sent it is gone.
+        drop(self.open.take());
+        let _ = self.runtime.block_on(async { tokio::time::timeout(CLOSING, &mut self.door).await });
         let usage = self.cgroup.as_ref().map_or_else(Usage::of_children, Cgroup::usage);
         let (code, detail) = match &end {
             End::Command(outcome) => (outcome.code(), describe(*outcome)),
@@ -142,10 +155,10 @@ impl Serving<'_> {
             _ => None,
         };
         self.audit.emit(AuditEvent::Lifecycle(Lifecycle { phase, reason, layers: Vec::new(), detail }));
-        drop(self.open.take());
-        self.runtime.shutdown_timeout(Duration::from_millis(200));
         // Whatever could not be written in time is counted in the log itself.
         let _ = self.audit.flush(FLUSH);
+        self.runtime.block_on(self.operator.flush_traces());
+        self.runtime.shutdown_timeout(Duration::from_millis(200));
         let _ = self.writer.close(FLUSH);
         match end {
             End::NotStarted(e) => return Err(Error::Spawn(e)),

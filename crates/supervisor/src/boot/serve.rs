@@ -9,9 +9,10 @@ use stockade_audit::{
     Audit, Event as AuditEvent, FileSink, HeadHandle, Lifecycle, LineSink, Record, Settings, Summary, Tap, Writer,
 };
 use stockade_confine::{limits::Cgroup, sandbox::Sandbox};
-use stockade_egress::{Config as DoorConfig, Deps, InForce, Listeners, Tls, resolver};
-use stockade_types::{Escaped, Reason, SandboxId};
-use tokio::sync::watch;
+use stockade_egress::{Config as DoorConfig, Deps, Door, InForce, Listeners, Tls, resolver};
+use stockade_telemetry::{Check, Health, Traces};
+use stockade_types::{Escaped, Reason};
+use tokio::sync::{oneshot, watch};
 
 use super::{
     FLUSH,
@@ -24,11 +25,14 @@ use crate::{
     in_force::Secrets,
     learn,
     observer::LOUD,
+    operator::{Counted, Operator, Subjects},
     prepare::Decided,
+    publish::{self, Published},
     reaper::Reaper,
     refusals::Refusals,
     running::Event,
     signals,
+    stdio::LogFormat,
 };
 
 /// The door answers.
@@ -52,8 +56,14 @@ pub(super) struct Serving<'a> {
     pub(super) reaper: Reaper,
     /// Everything that can happen while the command runs arrives here.
     pub(super) events: Option<(mpsc::Sender<Event>, mpsc::Receiver<Event>)>,
+    pub(super) operator: Operator,
+    pub(super) published: Option<Published>,
+    /// Published ports, once there is a command.
+    pub(super) publishing: Option<publish::Serving>,
     /// Ends the door when dropped.
-    pub(super) open: Option<tokio::sync::oneshot::Sender<()>>,
+    pub(super) open: Option<oneshot::Sender<()>>,
+    /// Resolves when the door has closed.
+    pub(super) door: tokio::task::JoinHandle<()>,
 }
 
 /// What does not need the sandbox to stand.
@@ -65,7 +75,7 @@ struct Engine {
     summary: Summary,
     head: Option<HeadHandle>,
     learned: Option<(learn::Recording, learn::Output)>,
-    resolver: Arc<resolver::System>,
+    resolver: Arc<Counted<Arc<resolver::System>>>,
 }
 
 impl Engine {
@@ -76,14 +86,21 @@ impl Engine {
         let head = log.as_ref().map(FileSink::head);
         let summary = Summary::new();
         let learned = before.learned.take().map(|output| (learn::Recording::default(), output));
-        let (audit, writer) = start_audit(before.config, &before.id, log, &summary, learned.as_ref().map(|(r, _)| r))?;
+        let system = Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?);
+        let traces = before.operator.traces(before.config, &system).unwrap_or_else(|why| {
+            before.decided.notices.push(why);
+            None
+        });
+        let (audit, writer) = start_audit(before, (log, traces), &summary, learned.as_ref().map(|(r, _)| r))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_stack_size(512 * 1024)
             .enable_all()
             .build()
             .map_err(Error::io("start the proxy's threads"))?;
-        let resolver = Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?);
+        before.operator.serve(&runtime, &audit);
+        before.operator.send_traces(&runtime, before.config.voice);
+        let resolver = Arc::new(Counted::new(system));
         Ok(Self { signals, runtime, audit, writer, summary, head, learned, resolver })
     }
 }
@@ -99,31 +116,38 @@ impl<'a> Building<'a> {
         }
         let isolated = self.ready().inspect_err(|e| not_ready(&engine, e))?;
         engine.signals.thread_block().map_err(|e| Error::io("block signals")(e.into()))?;
-        let Isolated { before: Prepared { config, mut decided, .. }, mut sandbox, cgroup, policy, trust, secrets } =
-            isolated;
+        let Isolated {
+            before: Prepared { config, mut decided, operator, published, .. },
+            mut sandbox,
+            cgroup,
+            policy,
+            trust,
+            secrets,
+        } = isolated;
         let Engine { signals, runtime, audit, writer, summary, head, learned, resolver } = engine;
         let reaper = Reaper::start(sandbox.init.pid()).map_err(Error::io("wait for children"))?;
         let (policy, reader) = watch::channel(policy);
-        let (open, closed) = tokio::sync::oneshot::channel::<()>();
+        let (open, closed) = oneshot::channel::<()>();
         let tls = Tls { interceptor: trust.interceptor, connector: trust.connector };
         let callers = Callers::start(&mut sandbox)?;
         decided.notices.extend(callers.pin(&policy.borrow())?);
+        let lookups = resolver.lookups();
         let deps = Deps { peers: callers.peers(), policy: reader.clone(), audit: audit.clone(), resolver, tls };
-        let listeners = Listeners {
-            proxy: sandbox.sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
-            transparent: std::mem::take(&mut sandbox.sockets.transparent),
-            dns_udp: std::mem::take(&mut sandbox.sockets.dns_udp),
-            dns_tcp: std::mem::take(&mut sandbox.sockets.dns_tcp),
-        };
+        let listeners = listeners(&mut sandbox)?;
         let (events, inbox) = mpsc::channel();
-        let failed = events.clone();
-        let door = DoorConfig::default().build(deps);
-        runtime.spawn(async move {
-            if let Err(e) = door.serve(listeners, async move { drop(closed.await) }).await {
-                // Nobody to tell when the run is over already.
-                let _ = failed.send(Event::DoorFailed(e.to_string()));
-            }
+        let door = DoorConfig {
+            own_ports: operator.ports().into_iter().chain(published.ports()).collect(),
+            ..DoorConfig::default()
+        }
+        .build(deps);
+        operator.watch(Subjects {
+            door: door.clone(),
+            audit: audit.clone(),
+            policy: reader.clone(),
+            lookups,
+            init: sandbox.init.pid(),
         });
+        let door = runtime.spawn(keep_open(door, listeners, closed, operator.health(), events.clone()));
         let refusals = match sandbox.sockets.nflog.take() {
             Some(fd) => Some(Refusals::listen(fd, audit.clone(), reader).map_err(Error::io("read refused traffic"))?),
             None => None,
@@ -146,8 +170,38 @@ impl<'a> Building<'a> {
             signals,
             reaper,
             events: Some((events, inbox)),
+            operator,
+            published: Some(published),
+            publishing: None,
             open: Some(open),
+            door,
         })
+    }
+}
+
+fn listeners(sandbox: &mut Sandbox) -> Result<Listeners, Error> {
+    let sockets = &mut sandbox.sockets;
+    Ok(Listeners {
+        proxy: sockets.proxy.pop().ok_or_else(|| Error::Door("init made no listener".to_owned()))?,
+        transparent: std::mem::take(&mut sockets.transparent),
+        dns_udp: std::mem::take(&mut sockets.dns_udp),
+        dns_tcp: std::mem::take(&mut sockets.dns_tcp),
+    })
+}
+
+/// Serves the door until `closed`. That it cannot is said to the loop, which ends the command.
+async fn keep_open(
+    door: Door,
+    listeners: Listeners,
+    closed: oneshot::Receiver<()>,
+    health: Health,
+    failed: mpsc::Sender<Event>,
+) {
+    health.well(Check::Door);
+    if let Err(e) = door.serve(listeners, async move { drop(closed.await) }).await {
+        health.ill(Check::Door, &e);
+        // Nobody to tell when the run is over already.
+        let _ = failed.send(Event::DoorFailed(e.to_string()));
     }
 }
 
@@ -160,25 +214,31 @@ fn not_ready(engine: &Engine, e: &Error) {
 }
 
 fn start_audit(
-    config: &Config,
-    id: &SandboxId,
-    log: Option<FileSink>,
+    before: &Prepared<'_>,
+    (log, traces): (Option<FileSink>, Option<Traces>),
     summary: &Summary,
     learned: Option<&learn::Recording>,
 ) -> Result<(Audit, Writer), Error> {
-    let mut settings = Settings::new(id.clone()).sink(summary.clone());
+    let mut settings = Settings::new(before.id.clone()).sink(summary.clone());
+    if let Some(traces) = traces {
+        settings = settings.sink(traces);
+    }
+    if let Some(metrics) = before.operator.metrics() {
+        settings = settings.sink(metrics);
+    }
     if let Some(file) = log {
         settings = settings.sink(file);
     }
-    match config.voice {
+    let json = before.config.operations.log_format == LogFormat::Json;
+    match before.config.voice {
         Voice::Errors => {}
         // What a person must know of even when denials are kept for the summary: a log that fails, a wall that changed.
         Voice::Notices => {
-            let entrypoint = config.duty.entrypoint;
+            let entrypoint = before.config.duty.entrypoint;
             settings = settings.sink(Tap::new(move |record: &Record| say_finding(record, entrypoint)));
         }
-        Voice::Denials => settings = settings.sink(LineSink::new(io::stderr(), 2)),
-        Voice::Everything => settings = settings.sink(LineSink::new(io::stderr(), 0)),
+        Voice::Denials => settings = settings.sink(LineSink::new(io::stderr(), 2).json(json)),
+        Voice::Everything => settings = settings.sink(LineSink::new(io::stderr(), 0).json(json)),
     }
     if let Some(recording) = learned {
         let recording = recording.clone();
