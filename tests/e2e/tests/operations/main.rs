@@ -4,6 +4,7 @@
 
 mod drain;
 mod health;
+mod installer;
 mod logs;
 mod metrics;
 mod publish;
