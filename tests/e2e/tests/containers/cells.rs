@@ -8,7 +8,7 @@ use crate::{
 
 /// What every command in a whole sandbox sees, whatever is around it.
 const INSIDE: &str = "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; id -u; \
-    ls /proc | grep -c '^[0-9]'; touch made && echo written; cat /etc/shadow /host/etc/shadow 2>/dev/null; \
+    echo seen $(ls /proc | grep -c '^[0-9]'); touch made && echo written; cat /etc/shadow /host/etc/shadow 2>/dev/null; \
     curl -sS -m 5 http://192.0.2.1/; curl -sS -m 5 --noproxy '*' http://192.0.2.1:81/";
 
 /// What is expected.
@@ -36,7 +36,11 @@ fn check(engine: &Engine, name: &str, options: &[&str], want: &Want) {
             assert!(text.contains(line), "{name}: {line}\n{text}");
         }
         assert!(text.lines().any(|l| l == uid.to_string()), "{name}: uid {uid}\n{text}");
-        assert!(!text.contains("root:*") && !text.contains("root:$"), "{name}: no password file\n{text}");
+        assert!(processes_seen(&text) <= 8, "{name}: processes of others\n{text}");
+        assert!(
+            !["root:*", "root:$", "root:!"].iter().any(|hash| text.contains(hash)),
+            "{name}: no password file\n{text}"
+        );
         assert!(
             text.contains("denied by stockade") && text.contains("goes around the proxy"),
             "{name}: the door\n{text}"
@@ -55,6 +59,27 @@ fn check(engine: &Engine, name: &str, options: &[&str], want: &Want) {
             none.iter().for_each(|what| assert!(!text.contains(what), "{name}: {what} is not missing\n{text}"));
         }
     }
+}
+
+fn processes_seen(text: &str) -> u32 {
+    let number = text.lines().find_map(|line| line.strip_prefix("seen ")?.trim().parse().ok());
+    number.unwrap_or_else(|| panic!("the processes were not counted\n{text}"))
+}
+
+/// The tripwire of every cell: the same commands in the same container, and no Stockade around them.
+#[test]
+fn without_it_none_of_the_walls_is_there() {
+    let docker = engine!(Engine::docker());
+    let options = [&OPEN[..], &["--pid", "host", "--network", "none", "-v", "/:/host:ro"]].concat();
+    let text = said(&docker.run(&options, &docker.machine_image(), &["/bin/sh", "-c", INSIDE]));
+    for line in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "denied by stockade", "goes around the proxy"] {
+        assert!(!text.contains(line), "{line}\n{text}");
+    }
+    assert!(
+        text.contains("root:*") || text.contains("root:$") || text.contains("root:!"),
+        "the host's accounts\n{text}"
+    );
+    assert!(processes_seen(&text) > 20, "the host's processes\n{text}");
 }
 
 const SECCOMP: &str = "--security-opt seccomp=";

@@ -86,6 +86,23 @@ fn killed_from_outside_it_leaves_nothing() {
     assert_eq!(run.finish().status.code(), Some(137));
 }
 
+/// Its file system is the same after a kill: whatever was left in it is in nobody's way.
+#[test]
+fn a_killed_container_starts_again() {
+    let docker = engine!(Engine::docker());
+    let run = start(&docker, "echo ready; trap 'exit 4' TERM; while :; do sleep 0.1; done");
+    for round in 1..=3 {
+        run.wait_until("the command runs", |run| run.logs().matches("ready").count() == round);
+        let (last, order) = (round == 3, if round == 3 { ["stop", "--time=9"] } else { ["kill", "--signal=KILL"] });
+        run.order(&order);
+        let code = String::from_utf8_lossy(&run.order(&["wait"]).stdout).trim().to_owned();
+        assert_eq!(code, if last { "4" } else { "137" }, "{}", run.logs());
+        if !last {
+            assert!(run.order(&["start"]).status.success());
+        }
+    }
+}
+
 /// What an image brings along steers nothing, and is not executed outside of the sandbox.
 #[test]
 fn an_image_s_settings_and_programs_count_for_nothing() {
