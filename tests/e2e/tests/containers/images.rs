@@ -74,6 +74,7 @@ fn base(engine: &Engine, name: &str, agent: &Path) {
         "/bin/grep",
         "/usr/bin/env",
         "/usr/bin/id",
+        "/bin/sleep",
         "/bin/chown",
         "/bin/mkdir",
         "/bin/true",
@@ -135,8 +136,22 @@ fn an_agent_finishes_a_turn_in_the_example_image() {
     assert!(text.contains("403") && text.contains("direct ECONNREFUSED"), "denied hosts are denied: {text}");
     assert!(text.contains("evil.test"), "and the summary names them: {text}");
     assert!(text.contains("placeholder=") && !text.contains(KEY), "{text}");
+    healthy(&docker);
     let seen = mock.requests();
     assert!(seen.len() >= 2 && seen.iter().all(|request| model::credential(request) == Some(KEY)), "{seen:?}");
+}
+
+/// The image's HEALTHCHECK asks the program in it, and the engine believes the answer.
+fn healthy(docker: &Engine) {
+    let run = docker.start(&OPEN, "stockade-test-agent", &["sh", "-c", "echo ready; exec sleep 300"]);
+    run.wait_for("ready");
+    assert_eq!(run.exec(&["/usr/bin/stockade", "health"]).status.code(), Some(0), "{}", run.logs());
+    let status = ["inspect", "--format", "{{.State.Health.Status}}"];
+    run.wait_until("the engine calls it healthy", |run| said(&run.order(&status)).trim() == "healthy");
+    let began = std::time::Instant::now();
+    run.order(&["stop"]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(9), "docker stop took {:?}", began.elapsed());
+    assert_eq!(run.finish().status.code(), Some(143));
 }
 
 /// The distributed program needs nothing of an image: no shell, no library, no accounts, no certificates.
