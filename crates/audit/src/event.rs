@@ -1,11 +1,14 @@
 //! Typed events. Built from verdicts, never inline where decisions are made.
 
 mod bound;
+mod ssh;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use stockade_types::{Generation, LayerStatus, Reason};
+
+pub use self::ssh::Ssh;
 
 /// What was done with an activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -53,6 +56,8 @@ pub enum Event {
     Network(Network),
     /// OCSF 4002: one HTTP request judged.
     Http(Http),
+    /// OCSF 4007: a login over SSH, and what was asked for after it.
+    Ssh(Ssh),
     /// OCSF 1007: a process was launched or ended.
     Process(ProcessActivity),
     /// OCSF 5019: policy loaded, reloaded, refused.
@@ -103,6 +108,8 @@ classes! {
     Network = 4001, "Network Activity";
     /// One HTTP request.
     Http = 4002, "HTTP Activity";
+    /// A login over SSH, and what was asked for after it.
+    Ssh = 4007, "SSH Activity";
     /// A process was launched or ended.
     Process = 1007, "Process Activity";
     /// A policy was loaded, reloaded or refused.

@@ -112,7 +112,12 @@ impl Event {
         match self {
             Self::Network(n) => Some(n),
             Self::Http(h) => Some(&h.network),
-            Self::Process(_) | Self::Config(_) | Self::Lifecycle(_) | Self::Finding(_) | Self::Log(_) => None,
+            Self::Ssh(_)
+            | Self::Process(_)
+            | Self::Config(_)
+            | Self::Lifecycle(_)
+            | Self::Finding(_)
+            | Self::Log(_) => None,
         }
     }
 
@@ -120,7 +125,12 @@ impl Event {
         match self {
             Self::Network(n) => Some(n),
             Self::Http(h) => Some(&mut h.network),
-            Self::Process(_) | Self::Config(_) | Self::Lifecycle(_) | Self::Finding(_) | Self::Log(_) => None,
+            Self::Ssh(_)
+            | Self::Process(_)
+            | Self::Config(_)
+            | Self::Lifecycle(_)
+            | Self::Finding(_)
+            | Self::Log(_) => None,
         }
     }
 }

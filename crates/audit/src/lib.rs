@@ -21,7 +21,7 @@ mod writer;
 
 pub use event::{
     Action, Class, Config, Event, Finding, Http, Lifecycle, Network, Process, ProcessActivity, Segment, SegmentKind,
-    Torn,
+    Ssh, Torn,
 };
 pub use export::{Entry, Format, export};
 pub use fold::{BURST, WINDOW};

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use crate::event::{Action, Config, Event, Finding, Http, Lifecycle, Network, ProcessActivity, Segment, SegmentKind};
+use crate::event::{
+    Action, Config, Event, Finding, Http, Lifecycle, Network, ProcessActivity, Segment, SegmentKind, Ssh,
+};
 
 /// One sentence, with raw text from inside the sandbox in it.
 pub(crate) fn of(event: &Event) -> String {
@@ -11,6 +13,7 @@ pub(crate) fn of(event: &Event) -> String {
     let _ = match event {
         Event::Network(e) => network(&mut out, e),
         Event::Http(e) => http(&mut out, e),
+        Event::Ssh(e) => ssh(&mut out, e),
         Event::Process(e) => process(&mut out, e),
         Event::Config(e) => config(&mut out, e),
         Event::Lifecycle(e) => lifecycle(&mut out, e),
@@ -18,6 +21,31 @@ pub(crate) fn of(event: &Event) -> String {
         Event::Log(e) => segment(&mut out, e),
     };
     out
+}
+
+fn ssh(out: &mut String, e: &Ssh) -> fmt::Result {
+    let verb = match e.action {
+        Action::Allowed => "allowed",
+        Action::Denied => "denied",
+        Action::Failed => "failed",
+        Action::Closed => "closed",
+    };
+    write!(out, "{verb} ssh {} from {}", e.what, e.peer)?;
+    if !e.user.is_empty() {
+        write!(out, " as {}", Quoted(&e.user))?;
+    }
+    if let Some((host, port)) = &e.target {
+        out.write_str(" to ")?;
+        self::host(out, host)?;
+        write!(out, ":{port}")?;
+    }
+    if let Some(reason) = e.reason {
+        write!(out, " ({reason})")?;
+    }
+    if let Some(key) = &e.key {
+        write!(out, ", by {}", Quoted(key))?;
+    }
+    e.detail.as_ref().map_or(Ok(()), |detail| write!(out, ": {}", Quoted(detail)))
 }
 
 fn verb(e: &Network) -> &'static str {

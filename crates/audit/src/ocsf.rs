@@ -11,7 +11,9 @@ use self::object::{
 };
 
 use crate::{
-    event::{Action, Config, Event, Finding, Http, Lifecycle, Network, Process, ProcessActivity, Segment, SegmentKind},
+    event::{
+        Action, Config, Event, Finding, Http, Lifecycle, Network, Process, ProcessActivity, Segment, SegmentKind, Ssh,
+    },
     message,
     record::Record,
 };
@@ -44,6 +46,7 @@ pub(crate) fn write(record: &Record, sequence: u64, prev: Option<&str>, out: &mu
     match &record.event {
         Event::Network(e) => network(&mut line, e),
         Event::Http(e) => http(&mut line, e),
+        Event::Ssh(e) => ssh(&mut line, e),
         Event::Process(e) => process(&mut line, e),
         Event::Config(e) => config(&mut line, e),
         Event::Lifecycle(e) => lifecycle(&mut line, e),
@@ -65,6 +68,7 @@ pub(crate) fn severity(event: &Event) -> u8 {
     match event {
         Event::Network(e) => of_action(e.action),
         Event::Http(e) => of_action(e.network.action),
+        Event::Ssh(e) => of_action(e.action),
         Event::Process(_) => 1,
         Event::Config(e) => {
             if e.accepted {
@@ -177,6 +181,32 @@ fn http<'a>(line: &mut Line<'a>, e: &'a Http) {
     let url = Url { hostname: e.network.host.as_deref(), port: e.network.port, path: &e.path };
     line.http_request = Some(HttpRequest { http_method: &e.method, url });
     line.http_response = Some(HttpResponse { code: e.status });
+}
+
+fn ssh<'a>(line: &mut Line<'a>, e: &'a Ssh) {
+    match e.action {
+        Action::Allowed => activity(line, 1, "Open"),
+        Action::Closed => activity(line, 2, "Close"),
+        Action::Failed => activity(line, 4, "Fail"),
+        Action::Denied => activity(line, 5, "Refuse"),
+    }
+    line.status_id = if matches!(e.action, Action::Denied | Action::Failed) { 2 } else { 1 };
+    line.status_code = e.reason.map(Reason::code);
+    line.status_detail = e.detail.as_deref();
+    line.src_endpoint = Some(Named { name: &e.peer });
+    line.dst_endpoint = e.target.as_ref().map(|(host, port)| Endpoint {
+        hostname: Some(host),
+        ip: host.parse().ok(),
+        port: Some(*port),
+    });
+    line.unmapped = Unmapped {
+        action: Some(e.action),
+        door: Some(e.what),
+        reason: e.reason,
+        user: some(&e.user),
+        key: e.key.as_deref(),
+        ..Unmapped::default()
+    };
 }
 
 fn process<'a>(line: &mut Line<'a>, e: &'a ProcessActivity) {

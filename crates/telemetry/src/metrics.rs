@@ -178,7 +178,7 @@ impl Events {
                 let result = if e.accepted { "accepted" } else { "refused" };
                 self.reloads.get_or_create(&Accepted { result }).inc();
             }
-            Event::Process(_) | Event::Lifecycle(_) | Event::Log(_) => {}
+            Event::Ssh(_) | Event::Process(_) | Event::Lifecycle(_) | Event::Log(_) => {}
         }
     }
 

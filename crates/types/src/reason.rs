@@ -142,6 +142,16 @@ reasons! {
     Sigv4 = "sigv4",
     /// A response held a credential's value; it was replaced.
     SecretInResponse = "secret_in_response",
+    /// Nobody that the sandbox's SSH server knows.
+    SshAuth = "ssh_auth",
+    /// A gateway's handshake that is not for this sandbox, not for now, or not a gateway's.
+    SshToken = "ssh_token",
+    /// A gateway's handshake that was used before.
+    Replay = "replay",
+    /// Something that the SSH server does not do for anybody.
+    SshRequest = "ssh_request",
+    /// A forwarded connection to anything but the sandbox's own loopback.
+    ForwardTarget = "forward_target",
     /// The machine around the sandbox is set up weakly.
     OuterWeak = "outer_weak",
     /// A granted directory holds a socket that somebody outside listens on.

@@ -2,7 +2,7 @@
 
 use stockade_types::Enforcement;
 
-use super::{Config, Event, Finding, Http, Lifecycle, Network, ProcessActivity};
+use super::{Config, Event, Finding, Http, Lifecycle, Network, ProcessActivity, Ssh};
 
 /// Longest text kept, in bytes.
 pub(crate) const TEXT: usize = 1024;
@@ -22,6 +22,7 @@ impl Event {
         match self {
             Self::Network(e) => network(e),
             Self::Http(e) => http(e),
+            Self::Ssh(e) => ssh(e),
             Self::Process(e) => process(e),
             Self::Config(Config { source, digest, detail, .. }) => {
                 for text in [source, digest, detail] {
@@ -67,6 +68,18 @@ fn http(e: &mut Http) {
     network(&mut e.network);
     cut(&mut e.method, 64);
     cut(&mut e.path, TEXT);
+}
+
+fn ssh(e: &mut Ssh) {
+    for text in [&mut e.peer, &mut e.user] {
+        cut(text, HOST);
+    }
+    for text in [&mut e.key, &mut e.detail].into_iter().flatten() {
+        cut(text, TEXT);
+    }
+    if let Some((host, _)) = &mut e.target {
+        cut(host, HOST);
+    }
 }
 
 fn process(e: &mut ProcessActivity) {

@@ -40,6 +40,8 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connection_info: Option<ConnectionInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) src_endpoint: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dst_endpoint: Option<Endpoint<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) firewall_rule: Option<Named<'a>>,
@@ -200,6 +202,10 @@ pub(super) struct Unmapped<'a> {
     pub(super) door: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use std::{
 
 use stockade_audit::{
     Action, Config, Event, Finding, Http, Lifecycle, Network, Process, ProcessActivity, Record, Segment, SegmentKind,
-    Torn,
+    Ssh, Torn,
 };
 use stockade_types::{Enforcement, Generation, Layer, LayerStatus, Reason, SandboxId};
 
@@ -107,6 +107,25 @@ pub(crate) fn all() -> Vec<(&'static str, Event)> {
         detail: "no nf_tables".into(),
     };
     let lost = Finding { reason: Reason::AuditLost, severity: 3, detail: "9 events were lost".into(), count: 9 };
+    let login = Ssh {
+        action: Action::Allowed,
+        reason: None,
+        what: "login",
+        peer: "192.0.2.7:50022".into(),
+        user: "sandbox".into(),
+        key: Some("SHA256:abc".into()),
+        target: None,
+        detail: None,
+    };
+    let forward = Ssh {
+        action: Action::Denied,
+        reason: Some(Reason::ForwardTarget),
+        what: "forward",
+        key: None,
+        target: Some(("127.0.0.1".into(), 3128)),
+        detail: Some("it is Stockade's own".into()),
+        ..login.clone()
+    };
     let torn = Some(Torn { bytes: 17, sha256: "ab".repeat(32) });
     vec![
         ("network-allowed", Event::Network(network(Action::Allowed))),
@@ -125,5 +144,7 @@ pub(crate) fn all() -> Vec<(&'static str, Event)> {
         ("finding", Event::Finding(lost)),
         ("log-genesis", Event::Log(Segment { kind: SegmentKind::Genesis, torn: None })),
         ("log-repaired", Event::Log(Segment { kind: SegmentKind::Repaired, torn })),
+        ("ssh-login", Event::Ssh(login)),
+        ("ssh-forward", Event::Ssh(forward)),
     ]
 }

@@ -50,6 +50,21 @@ const ROWS: &[Row] = &[
         required: &["http_request"],
     },
     Row {
+        class: Class::Ssh,
+        ids: (4, 4007),
+        caption: "SSH Activity",
+        activities: &[
+            (1, "Open"),
+            (2, "Close"),
+            (3, "Reset"),
+            (4, "Fail"),
+            (5, "Refuse"),
+            (6, "Traffic"),
+            (7, "Listen"),
+        ],
+        required: &["src_endpoint"],
+    },
+    Row {
         class: Class::Process,
         ids: (1, 1007),
         caption: "Process Activity",

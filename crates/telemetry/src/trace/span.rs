@@ -38,7 +38,12 @@ impl Maker {
             Event::Network(n) if n.action == Action::Allowed => return None,
             Event::Network(n) => (n, None),
             Event::Http(h) => (&h.network, Some(h)),
-            Event::Process(_) | Event::Config(_) | Event::Lifecycle(_) | Event::Finding(_) | Event::Log(_) => {
+            Event::Ssh(_)
+            | Event::Process(_)
+            | Event::Config(_)
+            | Event::Lifecycle(_)
+            | Event::Finding(_)
+            | Event::Log(_) => {
                 return None;
             }
         };
