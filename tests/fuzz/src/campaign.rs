@@ -197,7 +197,7 @@ mod tests {
         };
     }
 
-    smoke! { authority cidr escape audit_log client_hello sniff nflog channel policy head chunked request_target grpc graphql jsonrpc placeholder scrub mcp websocket sse dns_query }
+    smoke! { authority cidr escape audit_log client_hello sniff nflog channel policy head chunked request_target grpc graphql jsonrpc placeholder scrub mcp websocket sse dns_query ssh_keys ssh_handshake sftp }
 
     #[test]
     fn a_planted_fault_is_found_and_reported() {

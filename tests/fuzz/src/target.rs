@@ -9,6 +9,7 @@ mod ipc;
 mod placeholder;
 mod policy;
 mod protocol;
+mod ssh;
 mod stream;
 mod tls;
 
@@ -51,6 +52,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "websocket", run: stream::websocket, words: stream::WORDS },
     Target { name: "sse", run: stream::sse, words: stream::WORDS },
     Target { name: "dns_query", run: dns::query, words: dns::WORDS },
+    Target { name: "ssh_keys", run: ssh::keys, words: ssh::WORDS },
+    Target { name: "ssh_handshake", run: ssh::handshake, words: ssh::WORDS },
+    Target { name: "sftp", run: ssh::packets, words: ssh::WORDS },
 ];
 
 /// A signature of an outcome.

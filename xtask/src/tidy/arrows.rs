@@ -43,8 +43,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("gateway", &["store", "compute", "secrets", "policy", "wire", "audit"]),
-    // audit: `stockade audit`; confine: `stockade doctor` (docs/decisions/0002-crates.md).
-    ("cli", &["supervisor", "policy", "scan", "wire", "audit", "confine"]),
+    // audit: `stockade audit`; confine: `stockade doctor` (docs/decisions/0002-crates.md); ssh: the SFTP server that runs
+    // inside (docs/decisions/0019-sftp-inside.md).
+    ("cli", &["supervisor", "policy", "scan", "wire", "audit", "confine", "ssh"]),
     ("testkit", &["sys"]),
 ];
 
