@@ -9,6 +9,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use stockade_policy::publish::Publish;
+use stockade_supervisor::ssh::Listen;
 use stockade_types::Layer;
 
 /// Runs an untrusted command behind a wall with one door
@@ -39,6 +40,38 @@ pub(crate) enum Command {
     /// Read, verify and convert the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Lines for ~/.ssh/config that lead into a sandbox
+    SshConfig(SshConfigArgs),
+    /// Carry an SSH connection to a unix socket: what those lines call
+    #[command(hide = true)]
+    SshConnect(SshConnectArgs),
+    /// Serve files over SFTP on standard input and output: what a session inside runs
+    #[command(hide = true)]
+    SftpServer,
+}
+
+/// `ssh-config`.
+#[derive(Debug, Args)]
+pub(crate) struct SshConfigArgs {
+    /// Where the sandbox listens, as given to --ssh
+    #[arg(value_name = "ADDR:PORT|unix:PATH")]
+    pub(crate) ssh: Listen,
+    /// The name that ssh is to know the sandbox by
+    #[arg(long, value_name = "NAME", default_value = "stockade")]
+    pub(crate) name: String,
+    /// The server's key: the file given to --ssh-host-key, or its public part
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_key: PathBuf,
+    /// The private key to come in with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+}
+
+/// `ssh-connect`.
+#[derive(Debug, Args)]
+pub(crate) struct SshConnectArgs {
+    /// The socket
+    pub(crate) path: PathBuf,
 }
 
 /// What `run` and `learn` share.
@@ -101,9 +134,31 @@ pub(crate) struct SandboxArgs {
     /// Answer /metrics (Prometheus) here, outside the sandbox; may be the address of --health
     #[arg(long, value_name = "[ADDR:]PORT", value_parser = listen_address)]
     pub(crate) metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) ssh: SshArgs,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Who may come in while the command runs.
+#[derive(Debug, Args)]
+pub(crate) struct SshArgs {
+    /// Serve SSH into the sandbox here
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    pub(crate) ssh: Option<Listen>,
+    /// Keys and certificate authorities that may come in, in OpenSSH's format
+    #[arg(long, value_name = "FILE", requires = "ssh")]
+    pub(crate) ssh_authorized_keys: Option<PathBuf>,
+    /// The server's private key; one for this run when absent
+    #[arg(long, value_name = "FILE", requires = "ssh")]
+    pub(crate) ssh_host_key: Option<PathBuf>,
+    /// Take connections of a gateway only, which shares this secret
+    #[arg(long, value_name = "FILE", requires = "ssh", conflicts_with_all = ["ssh_token_key", "ssh_authorized_keys"])]
+    pub(crate) ssh_token_secret: Option<PathBuf>,
+    /// Take connections of a gateway only, which signs with the private part of this Ed25519 key
+    #[arg(long, value_name = "FILE", requires = "ssh", conflicts_with = "ssh_authorized_keys")]
+    pub(crate) ssh_token_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

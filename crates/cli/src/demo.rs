@@ -103,6 +103,7 @@ fn config(program: &Path, stage: &Stage, (policy, authority): (&Path, PathBuf), 
         read_only: vec![program.to_owned()],
         duty: Duty::default(),
         operations: Operations::default(),
+        ssh: None,
     }
 }
 

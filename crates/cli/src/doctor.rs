@@ -45,6 +45,7 @@ fn trial() -> Config {
         read_only: Vec::new(),
         duty: Duty::default(),
         operations: Operations::default(),
+        ssh: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod doctor;
 mod health;
 mod policy;
 mod run;
+mod ssh;
 mod supervise;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Audit(command) => audit::run(command),
+        Command::SshConfig(args) => ssh::config(&args),
+        Command::SshConnect(args) => ssh::connect(&args),
+        Command::SftpServer => ssh::sftp_server(),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -16,6 +16,7 @@ use stockade_supervisor::{
 use crate::{
     Failure,
     args::{LearnArgs, LogFormat, LogLevel, RunArgs, SandboxArgs},
+    ssh,
 };
 
 /// `stockade run`.
@@ -71,7 +72,9 @@ fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
             LogLevel::Info => Voice::Denials,
             LogLevel::Debug => Voice::Everything,
         },
-        read_only: Vec::new(),
+        // It serves files to SSH clients from inside.
+        read_only: if args.ssh.ssh.is_some() { vec![std::env::current_exe()?] } else { Vec::new() },
+        ssh: ssh::options(args.ssh)?,
         duty: Duty::default(),
         operations: Operations {
             health: args.health,

@@ -5,7 +5,10 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 use stockade_policy::publish::Publish;
 use stockade_types::Layer;
 
-use crate::stdio::{LogFormat, TerminalChoice};
+use crate::{
+    ssh::Ssh,
+    stdio::{LogFormat, TerminalChoice},
+};
 
 /// One run of one command.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub struct Config {
     pub read_only: Vec<PathBuf>,
     /// What an operator sees of it.
     pub operations: Operations,
+    /// An SSH server for the sandbox.
+    pub ssh: Option<Ssh>,
     /// What is different for the entrypoint of a container.
     pub duty: Duty,
 }

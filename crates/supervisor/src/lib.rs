@@ -27,6 +27,7 @@ mod refusals;
 mod running;
 mod signals;
 mod sockets;
+pub mod ssh;
 mod stdio;
 mod steering;
 mod terminal;

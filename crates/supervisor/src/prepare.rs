@@ -22,7 +22,7 @@ use crate::{
     environment,
     error::Error,
     identity::{self, Account},
-    outer,
+    outer, ssh,
     steering::Steering,
     workspace,
 };
@@ -31,6 +31,8 @@ use crate::{
 const PROXY_PORT: u16 = 3128;
 /// Port of the listener that direct connections are steered to; dialling it directly is refused.
 const TRANSPARENT_PORT: u16 = 15_001;
+/// Where Stockade itself answers inside: the proxy, DNS, direct connections.
+pub(crate) const OWN_PORTS: [u16; 3] = [PROXY_PORT, 53, TRANSPARENT_PORT];
 /// NFLOG group of the fence, local to the namespace.
 const NFLOG_GROUP: u16 = 1;
 
@@ -55,7 +57,8 @@ pub(crate) struct Decided {
 /// # Errors
 /// [`Error`]: the policy, an option, the workspace or the user was refused.
 pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> {
-    let (policy, steering) = policy(config)?;
+    let (policy, mut steering) = policy(config)?;
+    ssh::note(config.ssh.as_ref(), &mut steering)?;
     let mode = mode();
     let workspace = match config.workspace.access {
         Some(Access::None) => None,

@@ -109,7 +109,7 @@ fn read(path: &Path) -> Result<(String, Vec<PathBuf>), SteeringError> {
 }
 
 /// Where a file is protected: its canonical path and the path as given.
-fn places(path: &Path) -> Result<Vec<PathBuf>, SteeringError> {
+pub(crate) fn places(path: &Path) -> Result<Vec<PathBuf>, SteeringError> {
     let io = |source| SteeringError::Io { path: path.to_owned(), source };
     let kind = |what| SteeringError::Kind { path: path.to_owned(), what };
     let given = without_parents(&std::path::absolute(path).map_err(io)?)

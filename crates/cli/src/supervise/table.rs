@@ -48,6 +48,11 @@ pub(super) const TABLE: &[Row] = &[
     row("audit-log", Rule::Set),
     row("require", Rule::Set),
     row("terminal", Rule::Set),
+    row("ssh", Rule::Never("it lets people in")),
+    row("ssh-authorized-keys", Rule::Never("it says who may come in")),
+    row("ssh-host-key", Rule::Never("it is the server's secret")),
+    row("ssh-token-secret", Rule::Never("it says who may come in")),
+    row("ssh-token-key", Rule::Never("it says who may come in")),
     row("log-level", Rule::Checked(says_enough)),
     row("log-format", Rule::Set),
     // What they show is counts and the state of layers.

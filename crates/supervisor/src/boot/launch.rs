@@ -1,7 +1,10 @@
 //! Last: the command runs and ends, and nothing is left behind.
 
 use std::{
-    os::{fd::AsFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     sync::mpsc,
     thread::JoinHandle,
     time::Duration,
@@ -24,7 +27,7 @@ use crate::{
     prepare,
     reaper::Reaper,
     running::{self, COMMAND, End, Event, Running},
-    signals, sockets, stdio, watch as files,
+    signals, sockets, ssh, stdio, watch as files,
 };
 
 /// How long the door may take to close: a little more than it gives to what is open.
@@ -62,6 +65,7 @@ impl Serving<'_> {
         recorder.loaded();
         self.decided.outer.iter().for_each(|weak| recorder.finding(Reason::OuterWeak, 4, weak.clone()));
         sockets::report(&self.decided.plan.view, self.audit.clone()).map_err(Error::io("search for sockets"))?;
+        let ready = self.ssh.take();
         let (end, recorder) = {
             let mut running = Running::new(&self.sandbox.channel, inbox, recorder);
             running.timeout = self.config.timeout;
@@ -72,12 +76,21 @@ impl Serving<'_> {
             self.spawn(&mut running.outputs, inside.surroundings())?;
             let (audit, policy) = (self.audit.clone(), self.policy.subscribe());
             self.publishing = self.published.take().and_then(|p| p.serve(&self.runtime, inside.clone(), audit, policy));
+            let _ssh = ready.map(|ready| self.serve_ssh(ready, inside)).transpose()?;
             running.wait()
         };
         self.operator.health().enter(Phase::Ending);
         let (layers, pid) = (recorder.layers.clone(), recorder.pid);
         drop(recorder);
         self.finish(end, layers, pid)
+    }
+
+    /// From now on somebody may come in.
+    fn serve_ssh(&self, (ready, root): (ssh::Ready, Option<OwnedFd>), inside: Inside) -> Result<ssh::Serving, Error> {
+        if self.config.voice >= Voice::Notices {
+            ready.notices().iter().for_each(|n| crate::say(format_args!("stockade: {}", Escaped(n))));
+        }
+        ready.serve(inside, root, self.audit.clone(), self.runtime.handle())
     }
 
     fn spawn(&self, outputs: &mut Vec<JoinHandle<()>>, surroundings: &Surroundings) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     sync::{Arc, mpsc},
 };
 
@@ -31,7 +32,7 @@ use crate::{
     reaper::Reaper,
     refusals::Refusals,
     running::Event,
-    signals,
+    signals, ssh,
     stdio::LogFormat,
 };
 
@@ -51,6 +52,7 @@ pub(super) struct Serving<'a> {
     /// Goes to whoever reloads the policy.
     pub(super) secrets: Option<Secrets>,
     pub(super) callers: Callers,
+    pub(super) ssh: Option<(ssh::Ready, Option<OwnedFd>)>,
     pub(super) refusals: Option<Refusals>,
     pub(super) signals: nix::sys::signal::SigSet,
     pub(super) reaper: Reaper,
@@ -76,6 +78,7 @@ struct Engine {
     head: Option<HeadHandle>,
     learned: Option<(learn::Recording, learn::Output)>,
     resolver: Arc<Counted<Arc<resolver::System>>>,
+    ssh: Option<ssh::Ready>,
 }
 
 impl Engine {
@@ -101,7 +104,10 @@ impl Engine {
         before.operator.serve(&runtime, &audit);
         before.operator.send_traces(&runtime, before.config.voice);
         let resolver = Arc::new(Counted::new(system));
-        Ok(Self { signals, runtime, audit, writer, summary, head, learned, resolver })
+        let grants = &before.decided.plan.view.grants;
+        let ssh = before.config.ssh.as_ref();
+        let ssh = ssh.map(|s| ssh::Ready::new(s, &before.id, grants, runtime.handle())).transpose()?;
+        Ok(Self { signals, runtime, audit, writer, summary, head, learned, resolver, ssh })
     }
 }
 
@@ -124,11 +130,13 @@ impl<'a> Building<'a> {
             trust,
             secrets,
         } = isolated;
-        let Engine { signals, runtime, audit, writer, summary, head, learned, resolver } = engine;
+        let Engine { signals, runtime, audit, writer, summary, head, learned, resolver, ssh } = engine;
         let reaper = Reaper::start(sandbox.init.pid()).map_err(Error::io("wait for children"))?;
         let (policy, reader) = watch::channel(policy);
         let (open, closed) = oneshot::channel::<()>();
         let tls = Tls { interceptor: trust.interceptor, connector: trust.connector };
+        let root =
+            sandbox.sockets.root.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::io("keep the root"))?;
         let callers = Callers::start(&mut sandbox)?;
         decided.notices.extend(callers.pin(&policy.borrow())?);
         let lookups = resolver.lookups();
@@ -166,6 +174,7 @@ impl<'a> Building<'a> {
             policy,
             secrets: Some(secrets),
             callers,
+            ssh: ssh.map(|ready| (ready, root)),
             refusals,
             signals,
             reaper,

@@ -81,6 +81,16 @@ impl Running {
         }
     }
 
+    /// Waits until standard error contains `text`, and returns all of it so far.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    #[track_caller]
+    pub fn wait_to_be_told(&self, text: &str) -> String {
+        assert!(self.err.wait_for(text, self.left()), "`{text}` was not said.\nstderr: {}", self.err.text());
+        self.err.text()
+    }
+
     /// The events so far.
     #[must_use]
     pub fn events(&self) -> Events {
