@@ -37,9 +37,6 @@ use crate::{
 /// How often connections at rest are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Between two looks at what is still open when the door closes.
-const DRAIN_LOOK: Duration = Duration::from_millis(5);
-
 /// Rest before accepting again when the machine has no descriptor or memory for a connection.
 const RECOVERY: Duration = Duration::from_millis(20);
 
@@ -238,14 +235,8 @@ impl Door {
 
     async fn drain(&self, mut tasks: JoinSet<Result<(), ServeError>>) {
         self.0.closing.send_replace(true);
-        let quiet = async {
-            while self.0.active.load(Ordering::Relaxed) > 0 {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-        };
-        // Whatever is still open then ends with the tasks.
-        let _ = tokio::time::timeout(self.0.config.timers.drain, quiet).await;
-        tasks.abort_all();
+        // A listener that fails now is closed all the same.
+        while tasks.join_next().await.is_some() {}
     }
 
     fn spawn_all(&self, listeners: Listeners, tasks: &mut JoinSet<Result<(), ServeError>>) -> Result<(), ServeError> {
@@ -258,23 +249,20 @@ impl Door {
         }
         let origins = Arc::clone(shared);
         tasks.spawn(async move {
-            loop {
-                tokio::time::sleep(SWEEP).await;
+            let mut closing = origins.closing.subscribe();
+            while tokio::time::timeout(SWEEP, closing.wait_for(|closing| *closing)).await.is_err() {
                 origins.origins.sweep();
             }
+            Ok(())
         });
         let dns = dns::Server::new(Arc::clone(shared));
         for listener in listeners.dns_tcp {
             let (server, listener) = (Arc::clone(&dns), tcp("DNS over TCP", listener)?);
-            tasks.spawn(async move {
-                server.tcp(listener).await.map_err(|source| ServeError::Failed { what: "DNS over TCP", source })
-            });
+            tasks.spawn(Arc::clone(shared).until_closing("DNS over TCP", server.tcp(listener)));
         }
         for socket in listeners.dns_udp {
             let (server, socket) = (Arc::clone(&dns), udp(socket)?);
-            tasks.spawn(async move {
-                server.udp(socket).await.map_err(|source| ServeError::Failed { what: "DNS", source })
-            });
+            tasks.spawn(Arc::clone(shared).until_closing("DNS", server.udp(socket)));
         }
         Ok(())
     }
@@ -311,8 +299,24 @@ impl Shared {
             connections.spawn(serve(place, stream, front, number));
         }
         drop(listener);
-        while connections.join_next().await.is_some() {}
+        let rest = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(self.config.timers.drain, rest).await;
+        // Who is cut off has recorded its end when this returns.
+        connections.shutdown().await;
         Ok(())
+    }
+
+    /// Serves as long as the door is open.
+    async fn until_closing(
+        self: Arc<Self>,
+        what: &'static str,
+        served: impl Future<Output = io::Result<()>>,
+    ) -> Result<(), ServeError> {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            ended = served => ended.map_err(|source| ServeError::Failed { what, source }),
+            _ = closing.wait_for(|closing| *closing) => Ok(()),
+        }
     }
 
     fn turn_away(&self, front: Front) {

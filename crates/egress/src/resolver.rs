@@ -3,7 +3,14 @@
 //! The host's `resolv.conf` and `hosts` are read once, when the supervisor starts. Names are absolute: no search
 //! list, whatever the file says. Nothing that the command can write is looked at, and no variable.
 
-use std::{future::Future, io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use hickory_resolver::{
     TokioResolver,
@@ -104,6 +111,32 @@ impl System {
     }
 }
 
+impl System {
+    /// A name of the operator's own, in lower case, which may have one label: `localhost`, a service of a container
+    /// network. Absolute like every other.
+    ///
+    /// # Errors
+    /// See [`ResolveError`].
+    pub async fn operators(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if name == "localhost" || name.ends_with(".localhost") {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        self.lookup(name).await
+    }
+
+    async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if let Some(addrs) = self.hosts.get(name) {
+            return Ok(addrs.to_vec());
+        }
+        let servers = self.servers.as_ref().ok_or(ResolveError::NoServer)?;
+        let mut fqdn = Name::from_ascii(name).map_err(|_| ResolveError::Invalid)?;
+        fqdn.set_fqdn(true);
+        let answer = servers.lookup_ip(fqdn).await.map_err(|e| blame(&e))?;
+        let addrs: Vec<IpAddr> = answer.iter().collect();
+        if addrs.is_empty() { Err(ResolveError::NoAddress) } else { Ok(addrs) }
+    }
+}
+
 fn build(config: &ResolverConfig, file: ResolverOpts) -> Result<TokioResolver, SetupError> {
     let absolute = ResolverConfig::from_parts(None, Vec::new(), config.name_servers().to_vec());
     let mut builder = TokioResolver::builder_with_config(absolute, TokioRuntimeProvider::default());
@@ -122,17 +155,7 @@ fn build(config: &ResolverConfig, file: ResolverOpts) -> Result<TokioResolver, S
 
 impl Resolve for System {
     fn resolve<'a>(&'a self, name: &'a HostName) -> Lookup<'a> {
-        Box::pin(async move {
-            if let Some(addrs) = self.hosts.get(name) {
-                return Ok(addrs.to_vec());
-            }
-            let servers = self.servers.as_ref().ok_or(ResolveError::NoServer)?;
-            let mut fqdn = Name::from_ascii(name.as_str()).map_err(|_| ResolveError::Invalid)?;
-            fqdn.set_fqdn(true);
-            let answer = servers.lookup_ip(fqdn).await.map_err(|e| blame(&e))?;
-            let addrs: Vec<IpAddr> = answer.iter().collect();
-            if addrs.is_empty() { Err(ResolveError::NoAddress) } else { Ok(addrs) }
-        })
+        Box::pin(self.lookup(name.as_str()))
     }
 }
 

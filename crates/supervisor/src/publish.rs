@@ -49,7 +49,7 @@ pub(crate) struct Published(Vec<(std::net::TcpListener, Publish)>);
 #[derive(Debug)]
 pub(crate) struct Serving {
     task: JoinHandle<()>,
-    room: Arc<Semaphore>,
+    closing: watch::Sender<bool>,
 }
 
 /// What connections share.
@@ -108,49 +108,66 @@ impl Published {
         }
         let shared = Arc::new(Shared { inside, audit, policy });
         let room = Arc::new(Semaphore::new(CONNECTIONS));
-        let places = Arc::clone(&room);
+        let (closing, closed) = watch::channel(false);
         let task = runtime.spawn(async move {
             let mut listening = JoinSet::new();
             for (listener, publish) in self.0 {
-                listening.spawn(accept(listener, publish, Arc::clone(&shared), Arc::clone(&places)));
+                let front = Front { publish, shared: Arc::clone(&shared), room: Arc::clone(&room) };
+                listening.spawn(front.serve(listener, closed.clone()));
             }
             while listening.join_next().await.is_some() {}
         });
-        Some(Serving { task, room })
+        Some(Serving { task, closing })
     }
 }
 
 impl Serving {
     /// Takes nothing new and lets what is open end, within a bound. Everything inside has ended.
     pub(crate) async fn close(self) {
-        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(DRAIN, self.room.acquire_many(all)).await;
-        self.task.abort();
-        // Connections that were cut off have recorded their end when this returns.
+        self.closing.send_replace(true);
+        // It panics only with a bug, which must not take the exit code with it.
         let _ = self.task.await;
     }
 }
 
-async fn accept(listener: std::net::TcpListener, publish: Publish, shared: Arc<Shared>, room: Arc<Semaphore>) {
-    let made = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
-    let Ok(listener) = made else { return };
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(_) => {
-                tokio::time::sleep(RECOVERY).await;
-                continue;
+/// One published port.
+struct Front {
+    publish: Publish,
+    shared: Arc<Shared>,
+    room: Arc<Semaphore>,
+}
+
+impl Front {
+    /// Serves until `closed`; its connections have recorded their end when this returns.
+    async fn serve(self, listener: std::net::TcpListener, mut closed: watch::Receiver<bool>) {
+        let made = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+        let Ok(listener) = made else { return };
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = closed.wait_for(|closed| *closed) => break,
+            };
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, from)) => self.take(stream, from, &mut connections),
+                Err(_) => tokio::time::sleep(RECOVERY).await,
             }
-        };
-        while connections.try_join_next().is_some() {}
-        match Arc::clone(&room).try_acquire_owned() {
+        }
+        drop(listener);
+        let rest = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DRAIN, rest).await;
+        connections.shutdown().await;
+    }
+
+    fn take(&self, stream: TcpStream, from: SocketAddr, connections: &mut JoinSet<()>) {
+        match Arc::clone(&self.room).try_acquire_owned() {
             Ok(place) => {
-                connections.spawn(connect(stream, from, publish, Arc::clone(&shared), place));
+                connections.spawn(connect(stream, from, self.publish, Arc::clone(&self.shared), place));
             }
             Err(_) => {
                 let full = "too many connections to published ports at once";
-                shared.refused(publish, from, (Action::Denied, Reason::Limit), full);
+                self.shared.refused(self.publish, from, (Action::Denied, Reason::Limit), full);
             }
         }
     }

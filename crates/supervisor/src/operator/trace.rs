@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use stockade_egress::{Resolve, System};
+use stockade_egress::System;
 use stockade_telemetry::{Lookups, Protocol, TraceSettings, Traces};
 use stockade_tls::{Connector, Roots};
-use stockade_types::HostName;
 
 /// Traces to the collector of `settings`. It is the operator's, so it may be anywhere; the sandbox's rules are not for
 /// it.
@@ -13,10 +12,7 @@ pub(super) fn start(settings: TraceSettings, resolver: &Arc<System>) -> Result<T
     let resolver = Arc::clone(resolver);
     let lookups: Lookups = Arc::new(move |name: String| {
         let resolver = Arc::clone(&resolver);
-        Box::pin(async move {
-            let name = HostName::parse(&name).map_err(|e| e.to_string())?;
-            resolver.resolve(&name).await.map_err(|e| e.to_string())
-        })
+        Box::pin(async move { resolver.operators(&name.to_ascii_lowercase()).await.map_err(|e| e.to_string()) })
     });
     let tls = if settings.is_https() { Some(tls(&settings)?) } else { None };
     Ok(Traces::new(settings, lookups, tls))

@@ -111,7 +111,8 @@ fn a_log_that_cannot_be_written_is_seen_and_so_is_room_for_it() {
         fs::create_dir(&small).unwrap();
         small_disk(&small);
         let (log, filler) = (small.join("audit.jsonl"), small.join("filler"));
-        let script = "echo up; read x; curl -sS http://no.test/; read x";
+        // More lines than fit into what the log's last page has left.
+        let script = "echo up; read x; for n in 1 2 3 4 5 6 7 8; do curl -sS http://no$n.test/; done; read x";
         let stockade = shown(mode).audit_log(&log).timeout(Duration::from_secs(80));
         let mut run = stockade.spawn(&["sh", "-c", script]);
         run.wait_for("up");
@@ -175,5 +176,34 @@ fn an_address_that_cannot_be_had_is_named_and_nothing_runs() {
             run.assert_code(125);
             assert!(run.stderr.contains(said) && run.text().is_empty(), "{run:?}");
         }
+    });
+}
+
+/// One variable says it to the entrypoint and to the engine's check. Others of the image's are not heeded.
+#[test]
+fn an_entrypoint_takes_its_address_from_the_environment() {
+    Outer::run(|outer| {
+        let collector = Tcp::sink("192.0.2.10:4318");
+        for mode in Mode::available() {
+            let stockade = Stockade::new(*mode).subcommand("supervise").policy(POLICY);
+            let stockade =
+                stockade.env("STOCKADE_HEALTH", SHOWN).env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://192.0.2.10:4318");
+            let mut run = stockade.spawn(&["sh", "-c", "echo up; curl -s http://no.test/; read x; exit 0"]);
+            run.wait_for("up");
+            wait_until("/readyz", SOON, ready);
+            let check = Command::new(program(false)).arg("health").env("STOCKADE_HEALTH", SHOWN).output().unwrap();
+            assert!(check.status.success(), "{mode:?} {check:?}");
+            run.write(b"\n");
+            let run = run.finish().expect_code(0);
+            assert!(run.stderr.contains("the OTEL_ variables are not heeded"), "{mode:?} {run:?}");
+            run.events.one("no_policy");
+            let refused = Stockade::new(*mode).subcommand("supervise").env("STOCKADE_PUBLISH", "9002").sh("echo ran");
+            assert!(refused.code() == 125 && refused.text().is_empty(), "{mode:?} {refused:?}");
+        }
+        collector.counters.assert_untouched();
+        outer.hosts(&[("192.0.2.10".parse().unwrap(), "collector")]);
+        let asked = Stockade::new(Mode::available()[0]).subcommand("supervise").policy(POLICY).arg("--traces");
+        asked.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318").sh("curl -s http://no.test/").assert_code(0);
+        assert!(collector.counters.arrivals() > 0, "control: the command line is heeded");
     });
 }
