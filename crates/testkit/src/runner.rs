@@ -19,6 +19,8 @@ use tempfile::TempDir;
 
 pub use process::{Finished, Outcome, Running};
 
+/// See [`Stockade::by_session`].
+const SESSION: &str = include_str!("runner/session.sh");
 /// The uid that rootless runs have.
 pub const ORDINARY_UID: u32 = 1000;
 
@@ -62,13 +64,14 @@ impl Stockade {
     #[must_use]
     pub fn new(mode: Mode) -> Self {
         let dir = tempfile::Builder::new().prefix("stockade-run-").tempdir().expect("a temporary directory");
-        for (name, mode) in [("", 0o755), ("conf", 0o755), ("home", 0o700), ("work", 0o755), ("log", 0o700)] {
+        let dirs = [("", 0o755), ("conf", 0o755), ("home", 0o700), ("work", 0o755), ("log", 0o700), ("ssh", 0o700)];
+        for (name, mode) in dirs {
             let path = dir.path().join(name);
             fs::create_dir_all(&path).expect("mkdir");
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
         }
         // As root the command runs as the workspace's owner, which is never root.
-        for name in if mode == Mode::Root { &["work"][..] } else { &["conf", "home", "work", "log"] } {
+        for name in if mode == Mode::Root { &["work"][..] } else { &["conf", "home", "work", "log", "ssh"] } {
             if is_root_of_the_machine() {
                 chown(dir.path().join(name), Some(ORDINARY_UID), Some(ORDINARY_UID)).expect("chown");
             }
@@ -226,6 +229,10 @@ impl Stockade {
         let log = self.log.clone().unwrap_or_else(|| self.dir.path().join("log/audit.jsonl"));
         let mut words = Vec::new();
         if !self.unwrapped {
+            if self.by_session() {
+                words.extend(["/bin/bash", "-c", SESSION, "session"].map(OsString::from));
+                words.push(self.dir.path().join("ssh").into_os_string());
+            }
             words.extend(self.tracer.iter().cloned());
             words.push(program(self.mode == Mode::Rootless).into_os_string());
             words.push(self.subcommand.clone());
@@ -241,6 +248,12 @@ impl Stockade {
         let mut line = self.command(words);
         line.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Running::start(line, log, self.timeout, self.dir)
+    }
+
+    /// Whether the command is to be a session that comes in by SSH, and not the sandbox's first: `STOCKADE_VIA=ssh`
+    /// repeats the tests of the wall and the door that way.
+    fn by_session(&self) -> bool {
+        self.subcommand == "run" && std::env::var_os("STOCKADE_VIA").is_some_and(|via| via == "ssh")
     }
 
     /// The words as this mode's user, in the workspace, with a small environment.
