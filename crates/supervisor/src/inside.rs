@@ -43,8 +43,6 @@ const MAX_ARGV: usize = 64;
 pub(crate) enum SessionEvent {
     /// It is sealed and about to run.
     Started {
-        /// Its pid and process group, as inside.
-        pid: i32,
         /// The master end of its terminal, when it has one.
         terminal: Option<OwnedFd>,
     },
@@ -236,7 +234,7 @@ impl Inside {
         held.pid = Some(number);
         self.record(true, number, std::mem::take(&mut held.argv), None);
         // Nobody listens when the session was dropped; its end is on its way.
-        let _ = held.events.send(SessionEvent::Started { pid, terminal: fds.into_iter().next() });
+        let _ = held.events.send(SessionEvent::Started { terminal: fds.into_iter().next() });
     }
 
     fn over(&self, id: SessionId, event: SessionEvent) {

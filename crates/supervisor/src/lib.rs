@@ -13,7 +13,6 @@ mod error;
 mod examine;
 mod identity;
 mod in_force;
-#[allow(dead_code, reason = "sessions and published ports are built on it")]
 mod inside;
 mod learn;
 mod observer;
