@@ -56,7 +56,8 @@ def tasks(folder, who):
     ssh = client(folder, who) + ["root@127.0.0.1"]
     sftp = client(folder, who, "sftp") + ["-q", "-b", "-", "root@127.0.0.1"]
     rate = lambda seconds: BYTES / seconds / 1e6
-    there = f"{folder}/work/there"
+    # Each its own: sshd writes as root what the sandbox's user could not open again.
+    there = f"{folder}/work/{who}"
     return {
         "login and `true`, ms": (ssh + ["true"], None, lambda seconds: seconds * 1000),
         "out through exec, MB/s": (ssh + [f"head -c {BYTES} /dev/zero"], None, rate),
