@@ -157,6 +157,11 @@ impl Peers {
         self.ancestors.started(pid);
     }
 
+    /// The program that was started with this pid inside ended.
+    pub fn ended(&self, pid: u32) {
+        self.ancestors.ended(pid);
+    }
+
     /// Finds and pins what a policy names; before the policy comes into force. Returns what the operator should know.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Critical(String),
     #[error("it may not be used from this address")]
     Source,
+    #[error("it and its authority's line force different commands")]
+    Command,
     #[error("its key or its authority's is of a kind that is not supported")]
     Kind,
 }
@@ -63,7 +65,14 @@ pub(crate) fn check(
     if !certificate.valid_principals().iter().any(|p| wanted.contains(p)) {
         return Err(Fault::Principal(wanted.join(", ")));
     }
-    let access = granted(certificate, visitor)?.and(&options.access);
+    let own = granted(certificate, visitor)?;
+    // One cannot undo the other; OpenSSH's sshd refuses it too.
+    if let (Some(forced), Some(line)) = (&own.command, &options.access.command)
+        && forced != line
+    {
+        return Err(Fault::Command);
+    }
+    let access = own.and(&options.access);
     let authority = certificate.signature_key().fingerprint(HashAlg::Sha256);
     let by = format!("certificate {:?} serial {} of {authority}", certificate.key_id(), certificate.serial());
     Ok(Login { user: visitor.user.to_owned(), by, access })

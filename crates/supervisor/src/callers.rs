@@ -86,6 +86,13 @@ impl Callers {
         }
     }
 
+    /// A program that was started ended.
+    pub(crate) fn ended(&self, pid: u32) {
+        if let Some(peers) = &self.peers {
+            peers.ended(pid);
+        }
+    }
+
     /// Listens to another launcher's programs. Where that is not possible nobody does, and they cannot connect.
     pub(crate) fn listen(&mut self, listeners: Vec<OwnedFd>) -> Result<(), String> {
         let Some(peers) = &self.peers else { return Ok(()) };

@@ -76,6 +76,8 @@ pub(crate) struct Surroundings {
     pub(crate) cwd: PathBuf,
     /// Who it runs as.
     pub(crate) uid: u32,
+    /// Ports of its loopback that Stockade itself serves.
+    pub(crate) door_ports: [u16; 3],
 }
 
 /// What waits for an answer of init.
@@ -93,15 +95,18 @@ struct Held {
     events: events::UnboundedSender<SessionEvent>,
     argv: Vec<String>,
     pid: Option<u32>,
+    /// Nobody wants it any more.
+    dropped: bool,
 }
 
 /// One program inside. Dropped before its end, it is hung up, and killed a while later.
 pub(crate) struct Session {
     id: SessionId,
     inside: Inside,
-    /// What it does, in order; the end of the stream without an `Ended` means that the sandbox is gone.
-    pub(crate) events: events::UnboundedReceiver<SessionEvent>,
 }
+
+/// What a session does, in order; the end of the stream without an end means that the sandbox is gone.
+pub(crate) type SessionEvents = events::UnboundedReceiver<SessionEvent>;
 
 impl Surroundings {
     /// The environment, sorted, with the placeholders of the policy's credentials: over everything else, because no
@@ -153,7 +158,7 @@ impl Inside {
     ///
     /// # Errors
     /// When there are too many, or the sandbox is gone. Why a program does not start is an event of the session.
-    pub(crate) fn spawn(&self, spawn: Spawn, fds: Vec<OwnedFd>) -> io::Result<Session> {
+    pub(crate) fn spawn(&self, spawn: Spawn, fds: Vec<OwnedFd>) -> io::Result<(Session, SessionEvents)> {
         let (sender, events) = events::unbounded_channel();
         let id = {
             let mut open = self.open()?;
@@ -162,12 +167,12 @@ impl Inside {
             }
             let argv = spawn.argv.iter().take(MAX_ARGV).map(|a| String::from_utf8_lossy(a).into_owned()).collect();
             let id = open.fresh();
-            open.sessions.insert(id, Held { events: sender, argv, pid: None });
+            open.sessions.insert(id, Held { events: sender, argv, pid: None, dropped: false });
             id
         };
-        let session = Session { id, inside: self.clone(), events };
+        let session = Session { id, inside: self.clone() };
         self.order(Order::Spawn(id, spawn), fds)?;
-        Ok(session)
+        Ok((session, events))
     }
 
     /// Connects to a server of the sandbox, from its own network.
@@ -233,6 +238,10 @@ impl Inside {
         let number = u32::try_from(pid).unwrap_or_default();
         held.pid = Some(number);
         self.record(true, number, std::mem::take(&mut held.argv), None);
+        if held.dropped {
+            // Its hang-up came before there was anybody to hang up on.
+            let _ = self.order(Order::Signal(id, Signal::SIGKILL as i32), Vec::new());
+        }
         // Nobody listens when the session was dropped; its end is on its way.
         let _ = held.events.send(SessionEvent::Started { terminal: fds.into_iter().next() });
     }
@@ -240,6 +249,7 @@ impl Inside {
     fn over(&self, id: SessionId, event: SessionEvent) {
         let Some(held) = self.lock().sessions.remove(&id) else { return };
         if let Some(pid) = held.pid {
+            self.0.callers.ended(pid);
             let exit = match &event {
                 SessionEvent::Ended(outcome) => outcome.code(),
                 _ => 126,
@@ -300,8 +310,9 @@ impl Inside {
 impl Drop for Session {
     fn drop(&mut self) {
         let (id, inside) = (self.id, self.inside.clone());
-        if !inside.lock().sessions.contains_key(&id) {
-            return;
+        match inside.lock().sessions.get_mut(&id) {
+            Some(held) => held.dropped = true,
+            None => return,
         }
         inside.signal(id, Signal::SIGHUP);
         // A stopped program acts on it only once it runs again.

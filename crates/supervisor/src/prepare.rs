@@ -31,8 +31,6 @@ use crate::{
 const PROXY_PORT: u16 = 3128;
 /// Port of the listener that direct connections are steered to; dialling it directly is refused.
 const TRANSPARENT_PORT: u16 = 15_001;
-/// Where Stockade itself answers inside: the proxy, DNS, direct connections.
-pub(crate) const OWN_PORTS: [u16; 3] = [PROXY_PORT, 53, TRANSPARENT_PORT];
 /// NFLOG group of the fence, local to the namespace.
 const NFLOG_GROUP: u16 = 1;
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stockade_audit::{Action, Audit, Event, Network};
+use stockade_audit::{Action, Audit, Event, Finding, Network};
 use stockade_confine::plan::Plan;
 use stockade_egress::InForce;
 use stockade_policy::publish::{MAX_PUBLISHED, Publish, clash};
@@ -141,7 +141,14 @@ impl Front {
     /// Serves until `closed`; its connections have recorded their end when this returns.
     async fn serve(self, listener: std::net::TcpListener, mut closed: watch::Receiver<bool>) {
         let made = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
-        let Ok(listener) = made else { return };
+        let listener = match made {
+            Ok(listener) => listener,
+            Err(e) => {
+                let detail = format!("publish {}: it cannot be served: {e}", self.publish);
+                let finding = Finding { reason: Reason::LayerUnavailable, severity: 4, detail, count: 1 };
+                return self.shared.audit.emit(Event::Finding(finding));
+            }
+        };
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {

@@ -146,6 +146,11 @@ impl Ready {
         Ok(Self { bound, config, fingerprint, sandbox: id.to_string(), remarks })
     }
 
+    /// The port that must not be dialled from inside.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.bound.port()
+    }
+
     /// What an operator should know at the start.
     pub(crate) fn notices(&self) -> Vec<String> {
         let mut said = vec![format!("ssh on {}, host key {}", self.bound.place(), self.fingerprint)];

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     lock,
-    process::{FileState, Process},
+    process::{self, FileState, Process},
 };
 
 /// Processes above a caller.
@@ -38,8 +38,9 @@ struct Parent {
 pub(super) struct Ancestors {
     /// The sandbox's init, in the supervisor's pid namespace.
     init: u32,
-    /// Programs that the supervisor started, by their pid inside.
-    started: Mutex<Vec<u32>>,
+    /// Programs that the supervisor started, by their pid inside, and when it knew. Whoever has the pid and is younger
+    /// got it from another.
+    started: Mutex<HashMap<u32, u64>>,
     known: Mutex<HashMap<u32, Arc<Parent>>>,
 }
 
@@ -50,7 +51,12 @@ impl Ancestors {
 
     /// Chains end at the program with this pid inside.
     pub(super) fn started(&self, pid: u32) {
-        lock(&self.started).push(pid);
+        lock(&self.started).insert(pid, process::ticks());
+    }
+
+    /// The program with this pid inside ended.
+    pub(super) fn ended(&self, pid: u32) {
+        lock(&self.started).remove(&pid);
     }
 
     /// The processes above. A process whose parent ended has init's for one, which says nothing of who made it: its
@@ -85,7 +91,8 @@ impl Ancestors {
 
     fn is_started(&self, chain: &[Arc<Parent>], process: &Process) -> bool {
         let top = chain.last().map_or(process, |above| &above.process);
-        top.inside().is_ok_and(|pid| lock(&self.started).contains(&pid))
+        let known = top.inside().ok().and_then(|pid| lock(&self.started).get(&pid).copied());
+        known.is_some_and(|known| top.begun().is_ok_and(|begun| begun <= known))
     }
 
     /// The process with this pid and what it runs now.
@@ -122,4 +129,25 @@ fn runs(process: &Process) -> FileState {
 /// The beginning of a path that is too long.
 fn short(path: &str) -> String {
     path.get(..path.floor_char_boundary(ANCESTOR_PATH)).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that ended leaves its pid to whoever forks at the right moment.
+    #[test]
+    fn a_pid_that_was_given_away_is_not_the_program_that_had_it() {
+        let own = Process::open(std::process::id()).unwrap();
+        let ancestors = Ancestors::new(own.parent().unwrap());
+        let pid = own.inside().unwrap();
+        assert!(ancestors.of(&own).is_none(), "nobody was started");
+        ancestors.started(pid);
+        assert_eq!(ancestors.of(&own).map(|above| above.len()), Some(0), "started, and older than that");
+        lock(&ancestors.started).insert(pid, own.begun().unwrap() - 1);
+        assert!(ancestors.of(&own).is_none(), "it had the pid of one that was started before it");
+        ancestors.started(pid);
+        ancestors.ended(pid);
+        assert!(ancestors.of(&own).is_none(), "ended");
+    }
 }

@@ -53,6 +53,7 @@ pub(super) struct Process {
     /// Keeps its meaning when the pid is given to another process.
     handle: OwnedFd,
     inside: OnceLock<u32>,
+    begun: OnceLock<u64>,
     /// Of the executable that it ran last. A file that gets another name is touched.
     path: Mutex<Option<(FileState, String)>>,
 }
@@ -62,7 +63,7 @@ impl Process {
     pub(super) fn open(pid: u32) -> io::Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
         let handle = pidfd_open(raw, PidfdFlags::empty())?;
-        Ok(Self { pid, handle, inside: OnceLock::new(), path: Mutex::default() })
+        Ok(Self { pid, handle, inside: OnceLock::new(), begun: OnceLock::new(), path: Mutex::default() })
     }
 
     /// The process that a thread belongs to.
@@ -120,6 +121,22 @@ impl Process {
         notify::parent(self.handle.as_fd()).or_else(|_| status(self.pid, "PPid:"))
     }
 
+    /// When it was made, in the ticks of [`ticks`].
+    pub(super) fn begun(&self) -> io::Result<u64> {
+        if let Some(begun) = self.begun.get() {
+            return Ok(*begun);
+        }
+        let text = fs::read(format!("/proc/{}/stat", self.pid))?;
+        // After the name, which may contain anything, this is the twentieth field: proc_pid_stat(5).
+        let name = text.iter().rposition(|b| *b == b')').ok_or(io::ErrorKind::InvalidData)?;
+        let rest = String::from_utf8_lossy(text.get(name + 1..).unwrap_or_default()).into_owned();
+        let found = rest.split_ascii_whitespace().nth(19).and_then(|ticks| ticks.parse().ok());
+        match found {
+            Some(ticks) if self.alive() => Ok(*self.begun.get_or_init(|| ticks)),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     /// Its pid inside the sandbox. What `/proc` says of the handle is much shorter than what it says of the process.
     pub(super) fn inside(&self) -> io::Result<u32> {
         if let Some(inside) = self.inside.get() {
@@ -129,6 +146,16 @@ impl Process {
         let found: Option<u32> = field(&fs::read_to_string(path)?, "NSpid:");
         found.map(|pid| *self.inside.get_or_init(|| pid)).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
+}
+
+/// Ticks of a second in `/proc`, whatever the kernel's own are: include/asm-generic/param.h.
+const USER_HZ: u64 = 100;
+
+/// Now, in the unit and from the beginning of what `/proc` says of a process's start.
+pub(super) fn ticks() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let [seconds, part] = [now.tv_sec, now.tv_nsec].map(|n| u64::try_from(n).unwrap_or_default());
+    seconds.saturating_mul(USER_HZ).saturating_add(part.saturating_mul(USER_HZ) / 1_000_000_000)
 }
 
 /// What the process of a thread runs.

@@ -40,6 +40,14 @@ fn a_certificate_gives_what_it_says() {
     forced.critical_option("force-command", "date").unwrap();
     let login = try_it(forced, 1, "cert-authority", NOW).unwrap();
     assert_eq!(login.access.command.as_deref(), Some("date"));
+    let mut both = builder();
+    both.critical_option("force-command", "date").unwrap();
+    let with = |line: &str, both: Builder| try_it(both, 1, &format!("cert-authority,command=\"{line}\""), NOW);
+    assert_eq!(with("uptime", both).unwrap_err(), Fault::Command, "the authority cannot undo what its line forces");
+    let mut same = builder();
+    same.critical_option("force-command", "date").unwrap();
+    assert_eq!(with("date", same).unwrap().access.command.as_deref(), Some("date"));
+    assert_eq!(with("uptime", builder()).unwrap().access.command.as_deref(), Some("uptime"));
     let mut forwards = builder();
     forwards.extension("permit-port-forwarding", "").unwrap();
     assert!(!try_it(forwards, 1, "cert-authority,no-port-forwarding", NOW).unwrap().access.forwarding);

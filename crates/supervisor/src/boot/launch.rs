@@ -117,6 +117,7 @@ impl Serving<'_> {
             policy: self.policy.subscribe(),
             cwd: self.decided.cwd.clone(),
             uid: self.decided.account.identity.uid,
+            door_ports: self.decided.plan.door_ports(),
         };
         let (runtime, audit, callers) = (self.runtime.handle().clone(), self.audit.clone(), self.callers.clone());
         Inside::start(&self.sandbox.channel, runtime, surroundings, audit, callers).map_err(Error::io("order init"))

@@ -144,7 +144,12 @@ impl<'a> Building<'a> {
         let listeners = listeners(&mut sandbox)?;
         let (events, inbox) = mpsc::channel();
         let door = DoorConfig {
-            own_ports: operator.ports().into_iter().chain(published.ports()).collect(),
+            own_ports: operator
+                .ports()
+                .into_iter()
+                .chain(published.ports())
+                .chain(ssh.as_ref().and_then(ssh::Ready::port))
+                .collect(),
             ..DoorConfig::default()
         }
         .build(deps);

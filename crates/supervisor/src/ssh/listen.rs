@@ -25,6 +25,7 @@ const PATH: usize = 107;
 pub(super) struct Bound {
     listener: Option<Listener>,
     place: String,
+    port: Option<u16>,
     file: Option<(PathBuf, u64, u64)>,
 }
 
@@ -38,6 +39,11 @@ impl Bound {
 
     pub(super) fn place(&self) -> &str {
         &self.place
+    }
+
+    /// Of TCP.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.port
     }
 
     pub(super) fn take(&mut self) -> Result<Listener, Error> {
@@ -77,7 +83,12 @@ fn tcp(address: SocketAddr) -> Result<Bound, Error> {
         };
         refuse(address, format!("{e}{hint}"))
     })?;
-    Ok(Bound { listener: Some(Listener::Tcp(listener)), place: local.to_string(), file: None })
+    Ok(Bound {
+        listener: Some(Listener::Tcp(listener)),
+        place: local.to_string(),
+        port: Some(local.port()),
+        file: None,
+    })
 }
 
 /// A socket in a directory that belongs to us, that nobody else may write, and that the command does not have.
@@ -119,7 +130,7 @@ fn unix(path: &Path, grants: &[Grant]) -> Result<Bound, Error> {
     let (listener, meta) = bind().map_err(|e| refuse(&shown, e))?;
     let file = Some((path, meta.dev(), meta.ino()));
     // The file's mode keeps others out, too; the kernel's word on who connects does not depend on it.
-    Ok(Bound { listener: Some(Listener::Unix(listener, vec![0, user])), place: shown, file })
+    Ok(Bound { listener: Some(Listener::Unix(listener, vec![0, user])), place: shown, port: None, file })
 }
 
 #[cfg(test)]

@@ -18,10 +18,7 @@ use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
 };
 
-use crate::{
-    inside::{Inside, Session, SessionEvent},
-    prepare,
-};
+use crate::inside::{Inside, Session, SessionEvent};
 
 /// Starts sessions of one sandbox.
 pub(super) struct Sessions {
@@ -74,9 +71,8 @@ impl Spawner for Sessions {
             stdio: [kind; 3],
             size,
         };
-        let mut session = self.inside.spawn(spawn, stdio)?;
+        let (session, mut heard) = self.inside.spawn(spawn, stdio)?;
         let (sender, events) = mpsc::unbounded_channel();
-        let mut heard = std::mem::replace(&mut session.events, mpsc::unbounded_channel().1);
         tokio::spawn(async move {
             while let Some(event) = heard.recv().await {
                 // Whoever asked may be gone; the program is then hung up by the drop of its `Started`.
@@ -92,7 +88,7 @@ impl Spawner for Sessions {
     }
 
     fn is_ours(&self, to: SocketAddr) -> bool {
-        prepare::OWN_PORTS.contains(&to.port())
+        self.inside.surroundings().door_ports.contains(&to.port())
     }
 
     fn shell(&self) -> Result<Vec<u8>, String> {
@@ -121,7 +117,7 @@ impl Running for Started {
 
 fn translate(event: SessionEvent) -> Happened {
     match event {
-        SessionEvent::Started { terminal, .. } => Happened::Started { terminal },
+        SessionEvent::Started { terminal } => Happened::Started { terminal },
         SessionEvent::Ended(Outcome::Exited(code)) => Happened::Ended(Ended::Exited(code)),
         SessionEvent::Ended(Outcome::Signaled(signal)) => Happened::Ended(Ended::Signaled(signal)),
         SessionEvent::NotStarted(e) => {
