@@ -22,6 +22,8 @@ use super::process::{self, FileState, Process};
 const MAX_CLAIMS: usize = 8192;
 /// Processes among them: each costs a descriptor.
 const MAX_PROCESSES: usize = 1024;
+/// Processes whose handles outlive their connections: what is known of them serves the next one.
+const RECENT: usize = 64;
 /// Different callers of one socket that are told apart; from two on the answer is no.
 const MAX_CALLERS: usize = 2;
 
@@ -55,6 +57,8 @@ struct Store {
     /// Oldest first; sockets that are gone from the map are skipped.
     order: VecDeque<u32>,
     processes: HashMap<u32, Weak<Process>>,
+    /// Newest last.
+    recent: VecDeque<Arc<Process>>,
 }
 
 impl Claims {
@@ -99,7 +103,12 @@ impl Claims {
             return Some(process);
         }
         let process = Arc::new(Process::of_thread(tid).ok()?);
-        self.lock().processes.insert(process.pid, Arc::downgrade(&process));
+        let mut store = self.lock();
+        store.processes.insert(process.pid, Arc::downgrade(&process));
+        store.recent.push_back(Arc::clone(&process));
+        if store.recent.len() > RECENT {
+            store.recent.pop_front();
+        }
         Some(process)
     }
 
