@@ -15,6 +15,7 @@ use stockade_types::Generation;
 
 use crate::{
     error::Error,
+    memory,
     steering::{self, Steering},
 };
 
@@ -58,6 +59,7 @@ impl Secrets {
         if !self.given {
             return Ok(None);
         }
+        memory::keeps_secrets();
         let variables: Vec<&str> = source_variables(policy.credentials()).collect();
         let context = Context {
             environment: &|name| std::env::var_os(name),
@@ -86,6 +88,9 @@ fn extra(endpoint: &Endpoint) -> Result<Option<Extra>, Error> {
     let wanted = &endpoint.upstream;
     if wanted.roots.is_none() && wanted.identity.is_none() {
         return Ok(None);
+    }
+    if wanted.identity.is_some() {
+        memory::keeps_secrets();
     }
     let read = |path: &PathBuf| steering::bytes(&beside(endpoint, path));
     let roots = wanted.roots.as_ref().map(read).transpose()?;

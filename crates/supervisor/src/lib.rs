@@ -15,6 +15,7 @@ mod identity;
 mod in_force;
 mod inside;
 mod learn;
+mod memory;
 mod observer;
 pub mod offline;
 mod operator;

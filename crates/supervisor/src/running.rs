@@ -15,7 +15,7 @@ use stockade_types::LayerStatus;
 
 use crate::{
     inside::Inside,
-    signals,
+    memory, signals,
     terminal::{self, Terminal},
 };
 
@@ -29,6 +29,8 @@ pub(crate) const ENTRYPOINT_GRACE: Duration = Duration::from_secs(8);
 const VERIFY_EVERY: Duration = Duration::from_secs(30);
 /// The same while it is not what was installed.
 const VERIFY_AGAIN: Duration = Duration::from_secs(5);
+/// After the start of the command: most of what starts are made of has been used by then.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How long the command's last output may take to reach a slow reader after its end.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -131,6 +133,8 @@ pub(crate) struct Running<'a, O> {
     kill_at: Option<Instant>,
     timed_out: bool,
     verify_at: Instant,
+    /// When the memory of the start is given back.
+    settle_at: Option<Instant>,
 }
 
 impl<'a, O: Observer> Running<'a, O> {
@@ -151,6 +155,7 @@ impl<'a, O: Observer> Running<'a, O> {
             kill_at: None,
             timed_out: false,
             verify_at: Instant::now() + VERIFY_EVERY,
+            settle_at: None,
         }
     }
 
@@ -176,7 +181,7 @@ impl<'a, O: Observer> Running<'a, O> {
     }
 
     fn next_timer(&self) -> Duration {
-        let timers = [self.deadline, self.kill_at, Some(self.verify_at)];
+        let timers = [self.deadline, self.kill_at, self.settle_at, Some(self.verify_at)];
         let next = timers.into_iter().flatten().min().unwrap_or(self.verify_at);
         next.saturating_duration_since(Instant::now())
     }
@@ -191,6 +196,10 @@ impl<'a, O: Observer> Running<'a, O> {
         if self.kill_at.is_some_and(|k| k <= now) {
             self.kill_at = None;
             self.order(&Order::Signal(COMMAND, Signal::SIGKILL as i32));
+        }
+        if self.settle_at.is_some_and(|s| s <= now) {
+            self.settle_at = None;
+            memory::settle();
         }
         if self.verify_at <= now {
             self.verify_at = now + VERIFY_EVERY;
@@ -214,6 +223,7 @@ impl<'a, O: Observer> Running<'a, O> {
             Report::Spawned(_, pid, layers) => {
                 // Later than a clock can say is never.
                 self.deadline = self.timeout.and_then(|t| Instant::now().checked_add(t));
+                self.settle_at = Some(Instant::now() + SETTLE);
                 if let Some(Err(e)) = fds.into_iter().next().map(|master| self.attach(master)) {
                     self.observer.failed_order(&format!("attach the terminal: {e}"));
                 }

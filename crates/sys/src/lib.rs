@@ -10,6 +10,8 @@ pub mod netlink;
 pub mod notify;
 pub mod probe;
 pub mod process;
+pub mod settle;
 pub mod socket;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wipe;

@@ -14,9 +14,8 @@ use crate::{
 
 /// Requests with a credential, in each of HTTP/1.1 and HTTP/2.
 const ASKED: usize = 10;
-/// Copies in buffers of HTTP and TLS that were freed and not used again yet; see docs/credentials.md. Not one for each
-/// request: the next one takes the room of the last.
-const LEFT_BEHIND: usize = 12;
+/// Copies in buffers of open connections to the origin, the last request of each; see docs/credentials.md.
+const LEFT_BEHIND: usize = 2;
 /// Memory that is looked at in one go.
 const STEP: usize = 1 << 20;
 
