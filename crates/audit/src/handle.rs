@@ -25,6 +25,10 @@ use crate::{
 
 /// Events that may wait for the writer.
 pub const QUEUE: usize = 4096;
+/// After a batch the writer rests so long: under load it then writes lots, and nobody has to wake it for each event.
+const REST: Duration = Duration::from_millis(2);
+/// Events that end its rest early.
+const LOT: usize = QUEUE / 8;
 /// How long dropping the [`Writer`] waits for the queue to drain.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 
@@ -108,7 +112,7 @@ impl Audit {
         }
         state.queue.push(stamped);
         state.taken += 1;
-        let wake = mem::take(&mut state.writer_waits);
+        let wake = mem::take(&mut state.writer_waits) || state.queue.len() == LOT;
         drop(state);
         if wake {
             shared.work.notify_one();
@@ -188,9 +192,21 @@ struct State {
     /// Flushes ever asked for, and how many are answered.
     flushes: u64,
     flushed: u64,
+    /// The writer is to be woken for the next event.
     writer_waits: bool,
+    /// Threads that wait for the writer.
+    waiting: usize,
+    /// The last batch had events.
+    wrote: bool,
     closed: bool,
     finished: bool,
+}
+
+impl State {
+    /// Somebody waits for what is queued to be written.
+    fn hurries(&self) -> bool {
+        self.closed || self.flushes > self.flushed
+    }
 }
 
 /// What the writer finds when it looks.
@@ -211,7 +227,11 @@ impl Shared {
     /// Waits for events, a flush, the end, or (when a window is open) a tick; swaps the queue into `batch`.
     pub(crate) fn next(&self, batch: &mut Vec<Stamped>, window_open: bool) -> Work {
         let mut state = self.lock();
-        while state.queue.is_empty() && !state.closed && state.flushes == state.flushed {
+        if mem::take(&mut state.wrote) {
+            let rests = |s: &mut State| !s.hurries() && s.queue.len() < LOT;
+            state = self.work.wait_timeout_while(state, REST, rests).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        while state.queue.is_empty() && !state.hurries() {
             state.writer_waits = true;
             if window_open {
                 let (woken, timeout) = self.work.wait_timeout(state, WINDOW).unwrap_or_else(PoisonError::into_inner);
@@ -225,6 +245,7 @@ impl Shared {
         }
         state.writer_waits = false;
         mem::swap(&mut state.queue, batch);
+        state.wrote = !batch.is_empty();
         Work { flush: state.flushes > state.flushed, last: state.closed, taken: state.taken, flushes: state.flushes }
     }
 
@@ -233,8 +254,11 @@ impl Shared {
         let mut state = self.lock();
         state.done = work.taken;
         state.flushed = work.flushes;
+        let heard = state.waiting > 0;
         drop(state);
-        self.progress.notify_all();
+        if heard {
+            self.progress.notify_all();
+        }
     }
 
     /// Takes the count of lost events that was not reported yet.
@@ -279,7 +303,9 @@ impl Shared {
             if left.is_zero() {
                 return false;
             }
+            state.waiting += 1;
             state = self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
         true
     }

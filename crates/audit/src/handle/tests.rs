@@ -52,6 +52,26 @@ fn events_arrive_in_order_and_numbered() {
 }
 
 #[test]
+fn what_comes_while_the_writer_rests_is_written_without_a_push() {
+    let (settings, from) = tapped();
+    let (audit, writer) = Audit::start(settings).unwrap();
+    let next = || from.recv_timeout(Duration::from_secs(30)).map(|r| r.sequence);
+    for n in 1..=50 {
+        // Each comes after the one before was written: into the rest that follows it.
+        audit.emit(denied(&format!("h{n}.test")));
+        assert_eq!(next(), Ok(n));
+    }
+    for n in 0..LOT + 8 {
+        audit.emit(denied(&format!("lot{n}.test")));
+    }
+    for n in 51..=58 + LOT as u64 {
+        assert_eq!(next(), Ok(n), "more than end its rest");
+    }
+    assert_eq!(audit.lost(), 0);
+    assert!(writer.close(Duration::from_secs(5)));
+}
+
+#[test]
 fn n_equal_refusals_are_counted_in_full() {
     let (settings, from) = tapped();
     let summary = Summary::new();
