@@ -100,6 +100,10 @@ class Bed:
         self._veth(None, "to-up", HOST_UP, "up", "up-host", UP)
         self._veth(None, "to-client", HOST_CLIENT, "client", "client-host", CLIENT)
         self._veth("client", "client-up", CLIENT_UP, "up", "up-client", UP_DIRECT)
+        # Thousands of new connections a second: else whoever is measured later finds no free port.
+        for ns in [None, "up", "client"]:
+            for key, value in [("tcp_tw_reuse", "1"), ("ip_local_port_range", "1024 65000"), ("tcp_max_tw_buckets", "4096")]:
+                sh(*(["ip", "netns", "exec", ns] if ns else []), "sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{key}")
         with open(f"{self.dir}/hosts", "w") as hosts:
             hosts.write(f"127.0.0.1 localhost\n{UP} {NAME}\n")
         sh("mount", "--bind", f"{self.dir}/hosts", "/etc/hosts")
