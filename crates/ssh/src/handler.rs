@@ -123,15 +123,15 @@ impl server::Handler for Handler {
     type Error = Fault;
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Fault> {
-        self.offered(user, offer.public_key)
+        self.offered(user, offer.public_key).await
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Fault> {
-        Ok(self.proven(user, key.public_key))
+        Ok(self.proven(user, key.public_key).await)
     }
 
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Fault> {
-        Ok(self.certified(user, certificate))
+        Ok(self.certified(user, certificate).await)
     }
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Fault> {

@@ -35,7 +35,7 @@ pub enum Error {
 }
 
 /// The keys and authorities that may come in.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct AuthorizedKeys {
     lines: Vec<Line>,
     /// Lines left out, and why.
@@ -43,7 +43,7 @@ pub struct AuthorizedKeys {
 }
 
 /// One line.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Line {
     key: KeyData,
     options: Options,

@@ -13,6 +13,7 @@ mod certificate;
 mod forward;
 mod handler;
 pub mod host_key;
+mod keyring;
 pub mod keys;
 pub mod limits;
 mod record;
@@ -25,6 +26,7 @@ mod transport;
 
 pub use access::{Access, Login};
 pub use host_key::HostKey;
+pub use keyring::Keyring;
 pub use keys::AuthorizedKeys;
 pub use server::{Config, Listener, Server};
 pub use spawner::{Ended, Happened, Program, Running, Size, Spawner};

@@ -22,7 +22,7 @@ use self::link::Link;
 use crate::{
     handler::Handler,
     host_key::HostKey,
-    keys::AuthorizedKeys,
+    keyring::Keyring,
     limits,
     record::{Peer, Recorder},
     spawner::Spawner,
@@ -35,8 +35,8 @@ use crate::{
 pub struct Config {
     /// Proves the server to clients.
     pub host_key: HostKey,
-    /// Keys and authorities that may come in.
-    pub keys: Option<AuthorizedKeys>,
+    /// Keys and authorities that may come in, asked at each login.
+    pub keys: Option<Keyring>,
     /// When there, each connection begins with a handshake, which names the one key that may come in on it.
     pub tokens: Option<Tokens>,
     /// Principals that a certificate may name when its authority's line has no `principals`.
@@ -58,7 +58,7 @@ pub struct Server(Arc<Shared>);
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) protocol: Arc<server::Config>,
-    pub(crate) keys: Option<AuthorizedKeys>,
+    pub(crate) keys: Option<Keyring>,
     pub(crate) names: Vec<String>,
     pub(crate) spawner: Arc<dyn Spawner>,
     pub(crate) recorder: Recorder,

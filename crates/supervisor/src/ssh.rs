@@ -1,5 +1,6 @@
 //! SSH into the sandbox: where it is listened for, who may come in, and the way from a session to init.
 
+mod keys;
 mod listen;
 mod spawner;
 
@@ -12,11 +13,11 @@ use std::{
 
 use stockade_audit::Audit;
 use stockade_confine::view::Grant;
-use stockade_ssh::{AuthorizedKeys, HostKey, Listener, Server, Tokens};
+use stockade_ssh::{HostKey, Listener, Server, Tokens};
 use stockade_types::SandboxId;
 use tokio::{runtime::Handle, sync::oneshot};
 
-use self::{listen::Bound, spawner::Sessions};
+use self::{keys::Listed, listen::Bound, spawner::Sessions};
 use crate::{
     error::Error,
     inside::Inside,
@@ -97,6 +98,7 @@ pub(crate) fn note(ssh: Option<&Ssh>, steering: &mut Steering) -> Result<(), Err
 /// Listening, and nobody served yet.
 pub(crate) struct Ready {
     bound: Bound,
+    keys: Option<Listed>,
     config: stockade_ssh::Config,
     fingerprint: String,
     sandbox: String,
@@ -116,14 +118,7 @@ impl Ready {
             Some(path) => HostKey::from_openssh(&private(path)?).map_err(about("--ssh-host-key", path))?,
             None => HostKey::ephemeral().map_err(|e| Error::Option(format!("--ssh: {e}")))?,
         };
-        let keys = match &ssh.authorized_keys {
-            Some(path) => {
-                let text =
-                    String::from_utf8(guarded(path)?).map_err(|_| steering::SteeringError::NotText(path.clone()))?;
-                Some(AuthorizedKeys::parse(&text).map_err(about("--ssh-authorized-keys", path))?)
-            }
-            None => None,
-        };
+        let keys = ssh.authorized_keys.as_ref().map(|path| Listed::open(path, grants)).transpose()?;
         let tokens = match &ssh.handshake {
             Some(Handshake::Secret(path)) => {
                 let made = Tokens::with_secret(&private(path)?, id.as_str());
@@ -135,15 +130,15 @@ impl Ready {
             }
             None => None,
         };
-        let remarks = keys.as_ref().map(|k| k.remarks.clone()).unwrap_or_default();
+        let remarks = keys.as_ref().map(Listed::remarks).unwrap_or_default();
         let fingerprint = host_key.fingerprint();
         let names = vec![NAME.to_owned(), id.to_string()];
         let bound = {
             let _entered = runtime.enter();
             Bound::new(&ssh.listen, grants)?
         };
-        let config = stockade_ssh::Config { host_key, keys, tokens, names };
-        Ok(Self { bound, config, fingerprint, sandbox: id.to_string(), remarks })
+        let config = stockade_ssh::Config { host_key, keys: None, tokens, names };
+        Ok(Self { bound, keys, config, fingerprint, sandbox: id.to_string(), remarks })
     }
 
     /// The port that must not be dialled from inside.
@@ -168,15 +163,21 @@ impl Ready {
         audit: Audit,
         runtime: &Handle,
     ) -> Result<Serving, Error> {
-        let Self { mut bound, config, .. } = self;
+        let Self { mut bound, keys, mut config, .. } = self;
         let listener: Listener = bound.take()?;
         let program = std::env::current_exe().map_err(Error::io("find this program"))?;
         let sessions = Arc::new(Sessions::new(inside, root, program));
+        config.keys = keys.map(|listed| listed.follow(audit.clone()));
+        let reminder = config.keys.clone();
         let server: Server = config.build(sessions, audit);
         let (open, closed) = oneshot::channel::<()>();
         runtime.spawn(async move {
             let closed = async move { drop(closed.await) };
-            if let Err(e) = server.serve(listener, closed).await {
+            let served = tokio::select! {
+                served = server.serve(listener, closed) => served,
+                () = keys::remind(reminder) => Ok(()),
+            };
+            if let Err(e) = served {
                 tracing::warn!("ssh: {e}");
             }
         });

@@ -17,7 +17,7 @@ const MAX: u64 = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum SteeringError {
     /// It cannot be opened or read.
-    #[error("cannot read the policy file {path}: {source}; check the path and its permissions")]
+    #[error("cannot read {path}: {source}; check the path and its permissions")]
     Io {
         /// The file.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum SteeringError {
         source: io::Error,
     },
     /// It is a directory, a device, a FIFO, or too large.
-    #[error("{path} is {what}; a policy is a regular file of at most 4 MiB")]
+    #[error("{path} is {what}; a regular file of at most 4 MiB is needed")]
     Kind {
         /// The file.
         path: PathBuf,

@@ -148,6 +148,8 @@ reasons! {
     SshToken = "ssh_token",
     /// A gateway's handshake that was used before.
     Replay = "replay",
+    /// The file that says who may come in over SSH changed: it is followed, or nobody comes in by it.
+    SshKeys = "ssh_keys",
     /// Something that the SSH server does not do for anybody.
     SshRequest = "ssh_request",
     /// A forwarded connection to anything but the sandbox's own loopback.

@@ -1,6 +1,6 @@
 //! Who may come in.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use russh::{
     keys::{Certificate, PublicKey},
@@ -12,7 +12,7 @@ use super::{Fault, Handler};
 use crate::{
     access::{Access, Login},
     certificate::{self, Visitor},
-    keys::fingerprint,
+    keys::{AuthorizedKeys, fingerprint},
     limits,
 };
 
@@ -22,13 +22,14 @@ const OFFERS: usize = 4 * limits::LOGIN_TRIES;
 impl Handler {
     /// A key before its proof. A certificate looks the same here as the key in it, so with authorities listed any key may
     /// go on to its proof.
-    pub(super) fn offered(&mut self, user: &str, key: &PublicKey) -> Result<Auth, Fault> {
+    pub(super) async fn offered(&mut self, user: &str, key: &PublicKey) -> Result<Auth, Fault> {
         self.offers += 1;
         if self.offers > OFFERS {
             return Err(Fault::Abuse("with more keys than anybody has"));
         }
-        let authorities = self.only.is_none() && self.link.shared.keys.as_ref().is_some_and(|k| k.has_authorities());
-        if self.access(key).is_some() || authorities {
+        let keys = self.keys().await;
+        let authorities = keys.as_ref().is_some_and(|k| k.has_authorities());
+        if self.access(keys.as_deref(), key).is_some() || authorities {
             return Ok(Auth::Accept);
         }
         self.link.offered(user, fingerprint(key));
@@ -36,9 +37,11 @@ impl Handler {
     }
 
     /// The holder of a key.
-    pub(super) fn proven(&mut self, user: &str, key: &PublicKey) -> Auth {
+    pub(super) async fn proven(&mut self, user: &str, key: &PublicKey) -> Auth {
         let by = fingerprint(key);
-        match self.access(key) {
+        // Asked again: between an offer and its proof there may be half a minute.
+        let keys = self.keys().await;
+        match self.access(keys.as_deref(), key) {
             Some(access) => self.accept(Login { user: user.to_owned(), by, access }),
             None => {
                 self.link.offered(user, by);
@@ -48,11 +51,11 @@ impl Handler {
     }
 
     /// The holder of a certificate.
-    pub(super) fn certified(&mut self, user: &str, certificate: &Certificate) -> Auth {
+    pub(super) async fn certified(&mut self, user: &str, certificate: &Certificate) -> Auth {
+        let Some(keys) = self.keys().await else { return Auth::reject() };
         let shared = &self.link.shared;
-        let Some(keys) = shared.keys.as_ref().filter(|_| self.only.is_none()) else { return Auth::reject() };
         let visitor = Visitor { user, peer: self.link.ip(), now: SystemTime::now() };
-        match certificate::check(keys, &shared.names, &visitor, certificate) {
+        match certificate::check(&keys, &shared.names, &visitor, certificate) {
             Ok(login) => self.accept(login),
             Err(fault) => {
                 let detail = format!("certificate {:?} refused: {fault}", certificate.key_id());
@@ -67,11 +70,19 @@ impl Handler {
         Auth::Accept
     }
 
+    /// Who may come in now; nobody by this list on a connection whose handshake named its key.
+    async fn keys(&self) -> Option<Arc<AuthorizedKeys>> {
+        match (&self.only, &self.link.shared.keys) {
+            (None, Some(ring)) => ring.now().await,
+            _ => None,
+        }
+    }
+
     /// What the holder of this key may do.
-    fn access(&self, key: &PublicKey) -> Option<Access> {
+    fn access(&self, keys: Option<&AuthorizedKeys>, key: &PublicKey) -> Option<Access> {
         match &self.only {
             Some(only) => (fingerprint(key) == *only).then(Access::full),
-            None => self.link.shared.keys.as_ref()?.holder(key, self.link.ip(), SystemTime::now()),
+            None => keys?.holder(key, self.link.ip(), SystemTime::now()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use crate::access::{Access, PermitOpen};
 
 /// The options of one line.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) access: Access,
     /// The key signs certificates.

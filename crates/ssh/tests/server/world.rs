@@ -113,8 +113,12 @@ impl World {
         });
         let (audit, writer) = Audit::start(Settings::new(SandboxId::from_random([1; 8])).sink(tap)).unwrap();
         let keys = AuthorizedKeys::parse(&key(1).public_key().to_openssh().unwrap()).unwrap();
-        let config =
-            Config { host_key: HostKey::ephemeral().unwrap(), keys: Some(keys), tokens: None, names: Vec::new() };
+        let config = Config {
+            host_key: HostKey::ephemeral().unwrap(),
+            keys: Some(keys.into()),
+            tokens: None,
+            names: Vec::new(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = config.build(Arc::new(Processes), audit);

@@ -1,11 +1,15 @@
-use std::process::Command;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    process::{Command, Output, Stdio},
+};
 
 use stockade_testkit::{Mode, Stockade};
 
 use crate::world::{Keys, World, err, fed, good};
 
 /// Tries to come in with another key.
-fn try_key(world: &World, identity: &str, options: &[&str]) -> std::process::Output {
+fn try_key(world: &World, identity: &str, options: &[&str]) -> Output {
     let mut command = world.client("ssh");
     let identity = world.keys().path(identity);
     // The first value of an option counts: ours comes before the world's.
@@ -16,20 +20,28 @@ fn try_key(world: &World, identity: &str, options: &[&str]) -> std::process::Out
     fed(command, b"")
 }
 
+/// Tries to come in with this key and no other.
+fn only(world: &World, identity: &str) -> Output {
+    let identity = format!("IdentityFile={}", world.keys().path(identity).display());
+    let options =
+        world.options().into_iter().map(|o| if o.starts_with("IdentityFile=") { identity.clone() } else { o });
+    let mut command = Command::new("timeout");
+    command.args(["60", "ssh"]).args(options).args(["sandbox@127.0.0.1", "echo came in"]);
+    fed(command, b"")
+}
+
+#[track_caller]
+fn assert_refused(tried: &Output) {
+    assert!(!tried.status.success() && tried.stdout.is_empty(), "{tried:?}");
+    assert!(err(tried).contains("Permission denied (publickey)"), "{tried:?}");
+}
+
 #[test]
 fn a_listed_key_comes_in_and_no_other() {
     for mode in Mode::available() {
         let world = World::new(*mode);
         world.keys().make("other");
-        let mut only = Command::new("timeout");
-        let other = format!("IdentityFile={}", world.keys().path("other").display());
-        let port = format!("Port={}", world.port);
-        only.args(["60", "ssh", "-F", "none", "-o", &other, "-o", &port, "-o", "IdentitiesOnly=yes", "-o"]);
-        only.args(["StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]);
-        only.args(["sandbox@127.0.0.1", "echo came in"]);
-        let refused = fed(only, b"");
-        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
-        assert!(err(&refused).contains("Permission denied (publickey)"), "{refused:?}");
+        assert_refused(&only(&world, "other"));
         world.run.wait_for_event("ssh_auth");
         assert_eq!(good(&world.ssh(&[], "echo came in")), "came in\n", "the positive control");
         // Nobody comes in without a key, or with a password.
@@ -109,6 +121,70 @@ fn certificates_of_a_listed_authority_come_in() {
         sign("ca", &["-n", "sandbox", "-O", "no-pty"]);
         assert!(err(&world.ssh(&["-tt"], "true")).contains("PTY allocation request failed"));
         world.end().events.some("ssh_auth");
+    }
+}
+
+/// Replaces the file of keys as editors and configuration tools do.
+fn replace(world: &World, text: &str) {
+    let fresh = world.keys().write("authorized_keys.new", text, 0o644);
+    fs::rename(fresh, world.keys().path("authorized_keys")).unwrap();
+}
+
+#[test]
+fn the_file_of_keys_is_followed() {
+    for mode in Mode::available() {
+        let keys = Keys::new();
+        for name in ["other", "ca"] {
+            keys.make(name);
+        }
+        let (one, other) = (keys.public("id"), keys.public("other"));
+        let authority = format!("cert-authority {}", keys.public("ca"));
+        let world = World::with(*mode, keys, &one, |s| s);
+        assert_eq!(good(&only(&world, "id")), "came in\n", "the positive control");
+        assert_refused(&only(&world, "other"));
+        // Added.
+        replace(&world, &(one.clone() + &other));
+        assert_eq!(good(&only(&world, "other")), "came in\n");
+        // Somebody is at work while the key is taken back.
+        let mut open = world.client("ssh");
+        open.args(["sandbox@127.0.0.1", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut open = open.spawn().unwrap();
+        let (mut typed, mut shown) = (open.stdin.take().unwrap(), BufReader::new(open.stdout.take().unwrap()));
+        let mut echo = |text: &str| {
+            let mut line = String::new();
+            writeln!(typed, "{text}").unwrap();
+            shown.read_line(&mut line).unwrap();
+            assert_eq!(line.trim_end(), text);
+        };
+        echo("before");
+        replace(&world, &other);
+        assert_refused(&only(&world, "id"));
+        assert_eq!(good(&only(&world, "other")), "came in\n");
+        echo("after");
+        drop(typed);
+        assert!(open.wait().unwrap().success());
+        // Broken: not even whom it still names.
+        replace(&world, &format!("{other}ssh-ed25519 AAAA\n"));
+        assert_refused(&only(&world, "other"));
+        assert_refused(&only(&world, "other"));
+        let told = world.run.wait_to_be_told("Nobody comes in by this file");
+        assert!(told.contains("authorized_keys: line 2: not a key"), "{told}");
+        // Mended.
+        replace(&world, &other);
+        assert_eq!(good(&only(&world, "other")), "came in\n");
+        // Written in place, as `echo >>` does; an authority is followed as keys are.
+        world.keys().write("authorized_keys", &authority, 0o644);
+        assert_refused(&only(&world, "other"));
+        let mut sign = Command::new("ssh-keygen");
+        sign.args(["-q", "-s"]).arg(world.keys().path("ca")).args(["-I", "ann", "-n", "sandbox"]);
+        assert!(sign.arg(world.keys().path("other").with_extension("pub")).status().unwrap().success());
+        assert_eq!(good(&only(&world, "other")), "came in\n");
+        replace(&world, &one);
+        assert_refused(&only(&world, "other"));
+        let events = world.end().events;
+        let said: Vec<_> = events.with("ssh_keys").iter().map(|e| e.text("/message").unwrap().to_owned()).collect();
+        let want = ["2 keys", "1 keys", "until it is mended", "1 keys", "1 keys", "1 keys"];
+        assert!(said.len() == want.len() && said.iter().zip(want).all(|(s, w)| s.contains(w)), "{said:#?}");
     }
 }
 
