@@ -11,4 +11,5 @@ mod many;
 mod sameness;
 mod sessions;
 mod sockets;
+mod trust;
 mod world;
