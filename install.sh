@@ -6,9 +6,9 @@
 #   ./install.sh                    into /usr/local as root, else into ~/.local
 #   ./install.sh --from DIR         from another directory than ./target/dist, or the one this script lies in
 #   ./install.sh --prefix DIR       to another place
-#   ./install.sh --systemd          the unit stockade@.service too (root)
+#   ./install.sh --systemd          the unit stockade@.service too, and the user that it runs as (root)
 #   ./install.sh --expect HASH      SHA256SUMS itself must have this SHA-256: where the directory came over a network
-#   ./install.sh --uninstall        removes what it installed; policies and logs stay
+#   ./install.sh --uninstall        removes what it installed; policies, logs and the user stay
 set -eu
 umask 022
 
@@ -118,6 +118,14 @@ put() {
 put stockade "$wanted" 755 "$program"
 if [ $systemd = yes ]; then
     put stockade@.service "$wanted_unit" 644 "$unit"
+    if [ $root = yes ] && [ -z "${STOCKADE_UNIT_DIR:-}" ] && ! getent passwd stockade >/dev/null; then
+        if ! printf 'u stockade - "Agents behind Stockade" /var/lib/stockade\n' | systemd-sysusers -; then
+            say "the user \`stockade\` could not be made: make it before the unit is started"
+            exit 1
+        fi
+        say "made the user \`stockade\`"
+    fi
+    [ "$program" = /usr/local/bin/stockade ] || say "the unit runs /usr/local/bin/stockade, not $program: systemctl edit it"
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload
     fi

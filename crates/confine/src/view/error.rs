@@ -80,7 +80,7 @@ pub enum ViewError {
     },
     /// The kernel, or a filter around Stockade, does not know a call that the view is made with.
     #[error(
-        "mount view: {what}: the system call is not there: the view needs Linux 5.12 or newer, and an outer container must let open_tree, move_mount, fsopen and mount_setattr through (Docker: a newer seccomp profile; gVisor has none of them)"
+        "mount view: {what}: the system call is not there: the view needs Linux 5.12 or newer, and what Stockade runs in must let openat2, open_tree, move_mount, fsopen and mount_setattr through (Docker: a newer seccomp profile; systemd: neither RestrictSUIDSGID nor DynamicUser; gVisor has none of them)"
     )]
     NoMountApi {
         /// What was attempted.

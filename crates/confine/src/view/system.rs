@@ -74,7 +74,10 @@ impl Nodes {
         let mut basic = Vec::new();
         for (name, want_major, want_minor) in NODES {
             let wrong = || ViewError::WrongDevice { name, major: want_major, minor: want_minor };
-            let fd = host.open(&Path::new("/dev").join(name)).map_err(|_| wrong())?;
+            let fd = match host.open(&Path::new("/dev").join(name)) {
+                Err(ViewError::Missing(_)) => return Err(wrong()),
+                opened => opened?,
+            };
             let stat = fstat(&fd).at("stat /dev/", name)?;
             let same = (major(stat.st_rdev), minor(stat.st_rdev)) == (want_major, want_minor);
             if kind(&stat) != FileType::CharacterDevice || !same {

@@ -38,6 +38,21 @@ fn without_landlock_nothing_runs_unless_it_is_asked_for() {
     }
 }
 
+/// FS-02: nor without the calls that the view is made with, and what is said is not some other fault. systemd's
+/// RestrictSUIDSGID answers openat2 like this.
+#[test]
+fn without_the_calls_of_the_view_nothing_runs() {
+    for mode in Mode::available() {
+        for call in ["openat2", "open_tree", "mount_setattr"] {
+            let without = sabotaged(*mode, call, "error=ENOSYS");
+            let Some(without) = without else { skip!("strace is not installed, or may not trace") };
+            let run = without.sh("echo ran");
+            nothing_ran(&run, &["the system call is not there", call, "systemd"], &format!("{mode:?} {call}"));
+            run.events.one("layer_unavailable");
+        }
+    }
+}
+
 /// FS-02: a path that is granted and not there ends the start.
 #[test]
 fn a_granted_path_that_is_not_there_ends_the_start() {

@@ -131,6 +131,8 @@ fn the_unit_is_valid_and_hardened() {
     let dir = tempfile::tempdir().unwrap();
     let unit = fs::read_to_string(repository().join("deploy/systemd/stockade@.service")).unwrap();
     assert!(unit.contains("ExecStart=/usr/local/bin/stockade run "));
+    // Seen under systemd 252: both answer openat2 with ENOSYS, and then there is no sandbox.
+    assert!(!unit.contains("\nRestrictSUIDSGID=") && !unit.contains("\nDynamicUser="), "{unit}");
     let path = dir.path().join("stockade@agent.service");
     fs::write(&path, unit.replace("/usr/local/bin/stockade", program(false).to_str().unwrap())).unwrap();
     let analyze = |args: &[&str]| {
@@ -141,7 +143,7 @@ fn the_unit_is_valid_and_hardened() {
     let (valid, said) = analyze(&["verify", "--man=no"]);
     assert!(valid && !said.contains("agent.service:"), "{said}");
     // 0 is safe, 10 is not; a unit with nothing set has 9.6. The rest is what every sandbox needs.
-    let (hardened, said) = analyze(&["security", "--offline=yes", "--threshold=45", "--no-pager"]);
+    let (hardened, said) = analyze(&["security", "--offline=yes", "--threshold=48", "--no-pager"]);
     assert!(hardened, "{said}");
     let (bare, _) = analyze(&["security", "--offline=yes", "--threshold=5", "--no-pager"]);
     assert!(!bare, "control: the threshold means something");
