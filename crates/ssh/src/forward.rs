@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    counts::Opened,
     limits,
     server::link::{Ends, Fed, Inbox, Link},
 };
@@ -51,6 +52,7 @@ pub(crate) fn start(link: Arc<Link>, user: String, to: SocketAddr, channel: Chan
     tokio::spawn(async move {
         match tokio::time::timeout(limits::DIAL, link.shared.spawner.connect(to)).await {
             Ok(Ok(stream)) => {
+                let _open = Opened::forward(&link.shared.counts);
                 link.shared.recorder.forwarded(link.peer, &user, to);
                 reply.accept().await;
                 relay(stream, write, ends).await;
@@ -63,6 +65,7 @@ pub(crate) fn start(link: Arc<Link>, user: String, to: SocketAddr, channel: Chan
                         Err(e) => e.to_string(),
                     },
                 );
+                link.shared.counts.forward_failed();
                 reply.reject(ChannelOpenFailure::ConnectFailed).await;
                 let detail = format!("{to}: {why}");
                 link.shared.recorder.failed("forward", link.peer, &user, Reason::UpstreamConnect, detail);

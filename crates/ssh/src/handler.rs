@@ -99,6 +99,7 @@ impl Handler {
     /// Writes a refusal down; one too many ends the connection.
     fn refuse(&mut self, what: &'static str, reason: Reason, detail: String) -> Result<(), Fault> {
         self.refusals += 1;
+        self.link.shared.counts.refused(what);
         self.link.shared.recorder.refused(what, self.link.peer, self.user(), reason, detail);
         if self.refusals > limits::REFUSALS { Err(Fault::Abuse("too often for what is refused")) } else { Ok(()) }
     }

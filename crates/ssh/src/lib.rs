@@ -10,6 +10,7 @@
 mod access;
 mod backlog;
 mod certificate;
+mod counts;
 mod forward;
 mod handler;
 pub mod host_key;
@@ -25,6 +26,7 @@ pub mod token;
 mod transport;
 
 pub use access::{Access, Login};
+pub use counts::{Counts, Numbers};
 pub use host_key::HostKey;
 pub use keyring::Keyring;
 pub use keys::AuthorizedKeys;

@@ -20,6 +20,7 @@ use tokio::{
 
 use self::link::Link;
 use crate::{
+    counts::{Counts, Opened},
     handler::Handler,
     host_key::HostKey,
     keyring::Keyring,
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) names: Vec<String>,
     pub(crate) spawner: Arc<dyn Spawner>,
     pub(crate) recorder: Recorder,
+    pub(crate) counts: Arc<Counts>,
     tokens: Option<Tokens>,
     connections: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
@@ -77,6 +79,7 @@ impl Config {
             names: self.names,
             spawner,
             recorder: Recorder::new(audit),
+            counts: Arc::default(),
             tokens: self.tokens,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),
             strangers: Arc::new(Semaphore::new(limits::STRANGERS)),
@@ -130,6 +133,12 @@ fn protocol(host_key: HostKey) -> server::Config {
 }
 
 impl Server {
+    /// What happens here, in numbers.
+    #[must_use]
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.0.counts)
+    }
+
     /// Serves until `closed` is ready; then every connection ends, and with it what was started over it.
     pub async fn serve(self, listener: Listener, closed: impl Future<Output = ()>) -> io::Result<()> {
         let mut connections = tokio::task::JoinSet::new();
@@ -160,7 +169,10 @@ impl Server {
         connections: &mut tokio::task::JoinSet<()>,
     ) {
         let shared = &self.0;
-        let refuse = |reason, detail: &str| shared.recorder.refused("login", peer, "", reason, detail.to_owned());
+        let refuse = |reason, detail: &str| {
+            shared.counts.turned_away(reason);
+            shared.recorder.refused("login", peer, "", reason, detail.to_owned());
+        };
         if let (Listener::Unix(_, users), Peer::Unix { uid, .. }) = (listener, peer)
             && !users.contains(&uid)
         {
@@ -170,10 +182,11 @@ impl Server {
         let (Ok(connection), Ok(stranger)) = permits else {
             return refuse(Reason::Limit, "too many connections");
         };
+        let opened = Opened::connection(&shared.counts);
         let link = Arc::new(Link::new(Arc::clone(shared), peer, stranger));
         connections.spawn(async move {
             attend(link, stream).await;
-            drop(connection);
+            drop((connection, opened));
         });
     }
 }
@@ -206,6 +219,7 @@ async fn attend(link: Arc<Link>, mut stream: Box<dyn Stream>) {
             Ok(fingerprint) => only = Some(fingerprint),
             // The other end learns nothing: it may be anybody.
             Err(fault) => {
+                shared.counts.turned_away(fault.reason());
                 let detail = format!("handshake refused: {fault}");
                 return shared.recorder.refused("login", link.peer, "", fault.reason(), detail);
             }

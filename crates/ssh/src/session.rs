@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    counts::Opened,
     limits,
     server::link::{Control, Ends, Fed, Inbox, Link},
     spawner::{Ended, Happened, Program, Running, Size},
@@ -42,6 +43,8 @@ pub(crate) struct Start {
     pub(crate) write: ChannelWriteHalf<Msg>,
     pub(crate) handle: Handle,
     pub(crate) link: Arc<Link>,
+    /// Counts it while it is there.
+    pub(crate) opened: Opened,
 }
 
 /// Runs until the program or the channel ends, whichever comes first.
@@ -54,6 +57,7 @@ pub(crate) fn start(id: ChannelId, start: Start) {
     link.open(id, inbox);
     tokio::spawn(async move {
         let Ends { input, gone } = ends;
+        let _opened = start.opened;
         let client = Client { write: Arc::new(start.write), handle: start.handle };
         let served = async {
             let end = match start.argv {

@@ -42,6 +42,7 @@ struct Inner {
     /// How long the start took.
     took: OnceLock<Duration>,
     subjects: OnceLock<Subjects>,
+    ssh: OnceLock<Arc<stockade_ssh::Counts>>,
     traces: OnceLock<Traces>,
 }
 
@@ -76,6 +77,7 @@ impl Operator {
                 began,
                 took: OnceLock::new(),
                 subjects: OnceLock::new(),
+                ssh: OnceLock::new(),
                 traces: OnceLock::new(),
             }
         });
@@ -151,6 +153,12 @@ impl Operator {
     pub(crate) fn watch(&self, subjects: Subjects) {
         // Once, because a sandbox is started once.
         let _ = self.0.subjects.set(subjects);
+    }
+
+    /// Who comes in over SSH, in numbers.
+    pub(crate) fn watch_ssh(&self, counts: Arc<stockade_ssh::Counts>) {
+        // Once, as above.
+        let _ = self.0.ssh.set(counts);
     }
 
     /// The command runs.

@@ -13,7 +13,7 @@ use std::{
 
 use stockade_audit::Audit;
 use stockade_confine::view::Grant;
-use stockade_ssh::{HostKey, Listener, Server, Tokens};
+use stockade_ssh::{Counts, HostKey, Listener, Server, Tokens};
 use stockade_types::SandboxId;
 use tokio::{runtime::Handle, sync::oneshot};
 
@@ -107,6 +107,7 @@ pub(crate) struct Ready {
 
 /// Serving. Dropped: everybody is disconnected, and the socket's file is removed.
 pub(crate) struct Serving {
+    pub(crate) counts: Arc<Counts>,
     _open: oneshot::Sender<()>,
     _bound: Bound,
 }
@@ -170,6 +171,7 @@ impl Ready {
         config.keys = keys.map(|listed| listed.follow(audit.clone()));
         let reminder = config.keys.clone();
         let server: Server = config.build(sessions, audit);
+        let counts = server.counts();
         let (open, closed) = oneshot::channel::<()>();
         runtime.spawn(async move {
             let closed = async move { drop(closed.await) };
@@ -181,7 +183,7 @@ impl Ready {
                 tracing::warn!("ssh: {e}");
             }
         });
-        Ok(Serving { _open: open, _bound: bound })
+        Ok(Serving { counts, _open: open, _bound: bound })
     }
 }
 

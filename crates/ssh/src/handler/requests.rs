@@ -7,6 +7,7 @@ use stockade_types::{Escaped, Reason};
 
 use super::{Fault, Fresh, Handler};
 use crate::{
+    counts::{Kind, Opened},
     limits,
     session::{self, Start, Terminal, command},
 };
@@ -92,12 +93,20 @@ impl Handler {
             }
         };
         self.record(&login.user, &wanted);
+        let kind = match (&login.access.command, &wanted) {
+            (Some(_), _) => Kind::Forced,
+            (None, Wanted::Shell) => Kind::Shell,
+            (None, Wanted::Command(_)) => Kind::Exec,
+            (None, Wanted::Subsystem(_)) => Kind::Sftp,
+        };
+        let opened = Opened::session(&self.link.shared.counts, kind);
         let Fresh { write, terminal, mut env } = fresh;
         if let (Some(_), Wanted::Command(original)) = (&login.access.command, &wanted) {
             env.push([b"SSH_ORIGINAL_COMMAND=", *original].concat());
         }
         env.extend(command::MARKS.iter().map(|mark| mark.as_bytes().to_vec()));
-        let start = Start { argv, env, terminal, write, handle: session.handle(), link: Arc::clone(&self.link) };
+        let link = Arc::clone(&self.link);
+        let start = Start { argv, env, terminal, write, handle: session.handle(), link, opened };
         session.channel_success(id)?;
         session::start(id, start);
         Ok(())

@@ -112,6 +112,7 @@ impl Link {
 
     /// Somebody came in: a place for the next stranger.
     pub(crate) fn came_in(&self, login: &Login) {
+        self.shared.counts.came_in();
         self.shared.recorder.login(self.peer, login);
         let mut state = self.state();
         state.login = Some(login.clone());
@@ -190,6 +191,7 @@ impl Link {
             Some(login) => recorder.closed(self.peer, login, why),
             None => {
                 let keys = if state.offered.is_empty() { "none".to_owned() } else { state.offered.join(", ") };
+                self.shared.counts.turned_away(Reason::SshAuth);
                 let detail = format!("no login; keys refused: {keys}; {why}");
                 recorder.refused("login", self.peer, &state.user, Reason::SshAuth, detail);
             }

@@ -5,7 +5,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -90,7 +90,9 @@ impl Serving<'_> {
         if self.config.voice >= Voice::Notices {
             ready.notices().iter().for_each(|n| crate::say(format_args!("stockade: {}", Escaped(n))));
         }
-        ready.serve(inside, root, self.audit.clone(), self.runtime.handle())
+        let serving = ready.serve(inside, root, self.audit.clone(), self.runtime.handle())?;
+        self.operator.watch_ssh(Arc::clone(&serving.counts));
+        Ok(serving)
     }
 
     fn spawn(&self, outputs: &mut Vec<JoinHandle<()>>, surroundings: &Surroundings) -> Result<(), Error> {

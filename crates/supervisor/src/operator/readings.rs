@@ -2,6 +2,7 @@
 
 use std::{fs, io};
 
+use stockade_ssh::{Numbers, limits};
 use stockade_telemetry::{Kind, Reading};
 
 use super::{Inner, Lookups, Ordering, Subjects};
@@ -29,6 +30,9 @@ impl Inner {
         }
         if let Some(subjects) = self.subjects.get() {
             subjects.read(&mut all);
+        }
+        if let Some(ssh) = self.ssh.get() {
+            came_in(&ssh.numbers(), &mut all);
         }
         all
     }
@@ -70,6 +74,28 @@ impl Subjects {
         let failing = if self.audit.failing() { 1.0 } else { 0.0 };
         all.push(gauge("audit_failing", "Whether the audit log cannot be written", failing));
     }
+}
+
+/// Who came in over SSH, and what for.
+fn came_in(n: &Numbers, all: &mut Vec<Reading>) {
+    let gauge = |name, help, value: f64| Reading::one(Kind::Gauge, name, help, value);
+    all.push(gauge("ssh_connections_open", "SSH connections open", n.connections as f64));
+    all.push(gauge("ssh_connections_max", "SSH connections that may be open at once", limits::CONNECTIONS as f64));
+    let logins = (Kind::Counter, "ssh_logins", "SSH connections that came in, or why they did not");
+    all.push(Reading::by("result", logins, number(n.logins)));
+    let sessions = (Kind::Counter, "ssh_sessions", "Programs started over SSH");
+    all.push(Reading::by("kind", sessions, number(n.sessions)));
+    let open = (Kind::Gauge, "ssh_sessions_open", "Programs started over SSH that are not over");
+    all.push(Reading::by("kind", open, number(n.sessions_open)));
+    let forwards = (Kind::Counter, "ssh_forwards", "Connections to the sandbox's loopback asked for over SSH");
+    all.push(Reading::by("result", forwards, number(n.forwards)));
+    all.push(gauge("ssh_forwards_open", "Connections to the sandbox's loopback over SSH", n.forwards_open as f64));
+    let refused = (Kind::Counter, "ssh_refusals", "Channels and requests refused to those who came in");
+    all.push(Reading::by("what", refused, number(n.refused)));
+}
+
+fn number<const N: usize>(counts: [(&'static str, u64); N]) -> [(&'static str, f64); N] {
+    counts.map(|(word, n)| (word, n as f64))
 }
 
 /// Descriptors in use. `/proc/self` is readable for its own process even when that is not dumpable.

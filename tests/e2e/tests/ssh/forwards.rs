@@ -22,7 +22,7 @@ fn serve_inside(world: &World) {
     good(&world.ssh(&[], start));
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -20,16 +20,6 @@ fn try_key(world: &World, identity: &str, options: &[&str]) -> Output {
     fed(command, b"")
 }
 
-/// Tries to come in with this key and no other.
-fn only(world: &World, identity: &str) -> Output {
-    let identity = format!("IdentityFile={}", world.keys().path(identity).display());
-    let options =
-        world.options().into_iter().map(|o| if o.starts_with("IdentityFile=") { identity.clone() } else { o });
-    let mut command = Command::new("timeout");
-    command.args(["60", "ssh"]).args(options).args(["sandbox@127.0.0.1", "echo came in"]);
-    fed(command, b"")
-}
-
 #[track_caller]
 fn assert_refused(tried: &Output) {
     assert!(!tried.status.success() && tried.stdout.is_empty(), "{tried:?}");
@@ -41,7 +31,7 @@ fn a_listed_key_comes_in_and_no_other() {
     for mode in Mode::available() {
         let world = World::new(*mode);
         world.keys().make("other");
-        assert_refused(&only(&world, "other"));
+        assert_refused(&world.only("other", "echo came in"));
         world.run.wait_for_event("ssh_auth");
         assert_eq!(good(&world.ssh(&[], "echo came in")), "came in\n", "the positive control");
         // Nobody comes in without a key, or with a password.
@@ -140,11 +130,11 @@ fn the_file_of_keys_is_followed() {
         let (one, other) = (keys.public("id"), keys.public("other"));
         let authority = format!("cert-authority {}", keys.public("ca"));
         let world = World::with(*mode, keys, &one, |s| s);
-        assert_eq!(good(&only(&world, "id")), "came in\n", "the positive control");
-        assert_refused(&only(&world, "other"));
+        assert_eq!(good(&world.only("id", "echo came in")), "came in\n", "the positive control");
+        assert_refused(&world.only("other", "echo came in"));
         // Added.
         replace(&world, &(one.clone() + &other));
-        assert_eq!(good(&only(&world, "other")), "came in\n");
+        assert_eq!(good(&world.only("other", "echo came in")), "came in\n");
         // Somebody is at work while the key is taken back.
         let mut open = world.client("ssh");
         open.args(["sandbox@127.0.0.1", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -158,29 +148,29 @@ fn the_file_of_keys_is_followed() {
         };
         echo("before");
         replace(&world, &other);
-        assert_refused(&only(&world, "id"));
-        assert_eq!(good(&only(&world, "other")), "came in\n");
+        assert_refused(&world.only("id", "echo came in"));
+        assert_eq!(good(&world.only("other", "echo came in")), "came in\n");
         echo("after");
         drop(typed);
         assert!(open.wait().unwrap().success());
         // Broken: not even whom it still names.
         replace(&world, &format!("{other}ssh-ed25519 AAAA\n"));
-        assert_refused(&only(&world, "other"));
-        assert_refused(&only(&world, "other"));
+        assert_refused(&world.only("other", "echo came in"));
+        assert_refused(&world.only("other", "echo came in"));
         let told = world.run.wait_to_be_told("Nobody comes in by this file");
         assert!(told.contains("authorized_keys: line 2: not a key"), "{told}");
         // Mended.
         replace(&world, &other);
-        assert_eq!(good(&only(&world, "other")), "came in\n");
+        assert_eq!(good(&world.only("other", "echo came in")), "came in\n");
         // Written in place, as `echo >>` does; an authority is followed as keys are.
         world.keys().write("authorized_keys", &authority, 0o644);
-        assert_refused(&only(&world, "other"));
+        assert_refused(&world.only("other", "echo came in"));
         let mut sign = Command::new("ssh-keygen");
         sign.args(["-q", "-s"]).arg(world.keys().path("ca")).args(["-I", "ann", "-n", "sandbox"]);
         assert!(sign.arg(world.keys().path("other").with_extension("pub")).status().unwrap().success());
-        assert_eq!(good(&only(&world, "other")), "came in\n");
+        assert_eq!(good(&world.only("other", "echo came in")), "came in\n");
         replace(&world, &one);
-        assert_refused(&only(&world, "other"));
+        assert_refused(&world.only("other", "echo came in"));
         let events = world.end().events;
         let said: Vec<_> = events.with("ssh_keys").iter().map(|e| e.text("/message").unwrap().to_owned()).collect();
         let want = ["2 keys", "1 keys", "until it is mended", "1 keys", "1 keys", "1 keys"];

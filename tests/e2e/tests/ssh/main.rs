@@ -8,6 +8,7 @@ mod forwards;
 mod gateway;
 mod logins;
 mod many;
+mod metrics;
 mod sameness;
 mod sessions;
 mod sockets;

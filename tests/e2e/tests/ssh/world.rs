@@ -109,6 +109,16 @@ impl World {
         self.fed(options, script, b"")
     }
 
+    /// The same with this key and no other.
+    pub(crate) fn only(&self, identity: &str, script: &str) -> Output {
+        let identity = format!("IdentityFile={}", self.keys.path(identity).display());
+        let options = self.options().into_iter();
+        let options = options.map(|o| if o.starts_with("IdentityFile=") { identity.clone() } else { o });
+        let mut command = Command::new("timeout");
+        command.args([PATIENCE, "ssh"]).args(options).args(["sandbox@127.0.0.1", script]);
+        fed(command, b"")
+    }
+
     /// The same with something on its standard input.
     pub(crate) fn fed(&self, options: &[&str], script: &str, input: &[u8]) -> Output {
         let mut command = self.client("ssh");
