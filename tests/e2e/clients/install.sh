@@ -32,4 +32,12 @@ fi
 for package in yarn@1 pnpm@9 @yarnpkg/cli-dist@4 deno bun; do
     get npm install --silent --no-fund --no-audit --prefix "$dir/node-$(echo "$package" | tr -cd 'a-z')" "$package"
 done
+# code-server's own script wants ripgrep from GitHub, which nothing here needs; what it compiles is compiled by name.
+vscode=$dir/node-codeserver/node_modules/code-server/lib/vscode
+get npm install --silent --no-fund --no-audit --ignore-scripts --prefix "$dir/node-codeserver" code-server@4.100.3
+if [ -d "$vscode" ]; then
+    get npm rebuild --silent --prefix "$dir/node-codeserver" argon2
+    get npm install --silent --no-fund --no-audit --ignore-scripts --omit=dev --prefix "$vscode"
+    get npm rebuild --silent --prefix "$vscode" node-pty @vscode/spdlog native-watchdog @parcel/watcher
+fi
 chmod -R a+rX "$dir"

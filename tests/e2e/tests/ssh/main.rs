@@ -13,4 +13,5 @@ mod sameness;
 mod sessions;
 mod sockets;
 mod trust;
+mod vscode;
 mod world;
