@@ -5,8 +5,9 @@ mod listen;
 mod spawner;
 
 use std::{
+    fs::File,
     net::SocketAddr,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,7 +22,7 @@ use self::{keys::Listed, listen::Bound, spawner::Sessions};
 use crate::{
     error::Error,
     inside::Inside,
-    steering::{self, Steering},
+    steering::{self, Steering, SteeringError},
 };
 
 /// The name that a certificate has to name where its authority's line has no `principals`, besides the sandbox's id.
@@ -126,7 +127,7 @@ impl Ready {
                 Some(made.map_err(about("--ssh-token-secret", path))?)
             }
             Some(Handshake::Key(path)) => {
-                let text = String::from_utf8_lossy(&guarded(path)?).into_owned();
+                let text = String::from_utf8_lossy(&guarded(path, steering::open(path)?)?).into_owned();
                 Some(Tokens::with_key(&text, id.as_str()).map_err(about("--ssh-token-key", path))?)
             }
             None => None,
@@ -193,26 +194,25 @@ fn about<E: std::fmt::Display>(option: &'static str, path: &Path) -> impl Fn(E) 
 }
 
 /// A file that nobody but its owner and root may write: who writes it decides who comes in.
-fn guarded(path: &Path) -> Result<Vec<u8>, Error> {
-    mode(path, 0o022, "may be written by others; chmod go-w")?;
-    Ok(steering::bytes(path)?)
+fn guarded(path: &Path, file: File) -> Result<Vec<u8>, Error> {
+    closed(path, &file, 0o022, "may be written by others; chmod go-w")?;
+    Ok(steering::bytes_of(path, file)?)
 }
 
 /// A file that nobody else may even read.
 fn private(path: &Path) -> Result<Vec<u8>, Error> {
-    mode(path, 0o077, "may be read by others; chmod 600")?;
-    Ok(steering::bytes(path)?)
+    let file = steering::open(path)?;
+    closed(path, &file, 0o077, "may be read by others; chmod 600")?;
+    Ok(steering::bytes_of(path, file)?)
 }
 
-fn mode(path: &Path, forbidden: u32, told: &str) -> Result<(), Error> {
-    use std::os::unix::fs::MetadataExt;
-    // A file that cannot be looked at cannot be read either, which says more.
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.is_file() && meta.mode() & forbidden != 0 => {
-            Err(Error::Option(format!("{}: {told} it", path.display())))
-        }
-        _ => Ok(()),
+/// Looks at what was opened: the path may lead elsewhere a moment later.
+fn closed(path: &Path, file: &File, forbidden: u32, told: &str) -> Result<(), Error> {
+    let meta = file.metadata().map_err(|source| SteeringError::Io { path: path.to_owned(), source })?;
+    if meta.mode() & forbidden != 0 {
+        return Err(Error::Option(format!("{}: {told} it", path.display())));
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! the descriptor, and never followed through a link that the command could have planted.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Component, Path, PathBuf},
@@ -122,6 +122,11 @@ pub(crate) fn places(path: &Path) -> Result<Vec<PathBuf>, SteeringError> {
 
 /// Reads a file that steers.
 pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, SteeringError> {
+    bytes_of(path, open(path)?)
+}
+
+/// Opens a file that steers: a regular one.
+pub(crate) fn open(path: &Path) -> Result<File, SteeringError> {
     let io = |source| SteeringError::Io { path: path.to_owned(), source };
     // Non-blocking, so that a FIFO in the place of a policy cannot hold the start up.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -131,8 +136,14 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, SteeringError> {
     if !meta.is_file() {
         return Err(kind(if meta.is_dir() { "a directory" } else { "not a regular file" }));
     }
-    if meta.len() > MAX {
-        return Err(kind("too large"));
+    Ok(file)
+}
+
+/// Reads one that was opened.
+pub(crate) fn bytes_of(path: &Path, file: File) -> Result<Vec<u8>, SteeringError> {
+    let io = |source| SteeringError::Io { path: path.to_owned(), source };
+    if file.metadata().map_err(io)?.len() > MAX {
+        return Err(SteeringError::Kind { path: path.to_owned(), what: "too large" });
     }
     let mut bytes = Vec::new();
     file.take(MAX).read_to_end(&mut bytes).map_err(io)?;

@@ -4,8 +4,9 @@
 //! that it had before are the ones that somebody may just have taken back.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs::{self, File},
+    io,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -59,7 +60,7 @@ impl Listed {
     /// Reads the file for the first time. `grants` are the paths that the command has.
     pub(super) fn open(path: &Path, grants: &[Grant]) -> Result<Self, Error> {
         let of = Stamp::settled(path);
-        let good = Arc::new(parse(path)?);
+        let good = Arc::new(parse(path, steering::open(path)?)?);
         let read = Read { of, keys: Ok(Arc::clone(&good)) };
         Ok(Self { path: path.to_owned(), grants: grants.to_vec(), read, good })
     }
@@ -100,8 +101,13 @@ impl Listed {
     /// The keys of a file that changed. Where the command may write, the file itself is read-only for it, and yet a change
     /// is not believed: a file that is replaced on the host lies bare for a moment.
     fn changed(&self) -> Result<AuthorizedKeys, Error> {
-        let places = steering::places(&self.path)?;
-        let keys = parse(&self.path)?;
+        let file = steering::open(&self.path)?;
+        let io = |source| SteeringError::Io { path: self.path.clone(), source };
+        // Where the descriptor leads, whatever the path and the links in it come to mean meanwhile.
+        let opened = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(io)?;
+        let mut places = steering::places(&self.path)?;
+        places.push(opened);
+        let keys = parse(&self.path, file)?;
         if keys != *self.good && places.iter().any(|place| prepare::writable(&self.grants, place)) {
             return Err(about("--ssh-authorized-keys", &self.path)(
                 "changed where the command may write, so the change is not followed; start the sandbox anew, and keep \
@@ -133,8 +139,8 @@ pub(super) async fn remind(ring: Option<Keyring>) {
     }
 }
 
-fn parse(path: &Path) -> Result<AuthorizedKeys, Error> {
-    let text = String::from_utf8(guarded(path)?).map_err(|_| SteeringError::NotText(path.to_owned()))?;
+fn parse(path: &Path, file: File) -> Result<AuthorizedKeys, Error> {
+    let text = String::from_utf8(guarded(path, file)?).map_err(|_| SteeringError::NotText(path.to_owned()))?;
     AuthorizedKeys::parse(&text).map_err(about("--ssh-authorized-keys", path))
 }
 
@@ -169,12 +175,12 @@ mod tests {
     const TWO: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3SgzhlEpLHKS2UUkJM8kK/iN06ChBJWQTQqPWAZbNl two\n";
 
     /// A file of keys in a directory of its own.
-    struct File {
+    struct Written {
         path: PathBuf,
         _dir: tempfile::TempDir,
     }
 
-    impl File {
+    impl Written {
         fn new(text: &str) -> Self {
             let dir = tempfile::tempdir().unwrap();
             let path = fs::canonicalize(dir.path()).unwrap().join("authorized_keys");
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_changes_counts_at_once_and_is_said_once() {
-        let file = File::new(ONE);
+        let file = Written::new(ONE);
         let mut listed = file.listed(None);
         assert_eq!(listed.look(), None, "nothing changed");
         // The same length at the same time: the clock of the file system may not tell them apart.
@@ -216,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_used_lets_nobody_in_until_it_can() {
-        let file = File::new(ONE);
+        let file = Written::new(ONE);
         let mut listed = file.listed(None);
         let broken: [(&str, &dyn Fn()); 7] = [
             ("line 1: not a key", &|| file.put("ssh-ed25519 AAAA\n", 0o644)),
@@ -245,7 +251,7 @@ mod tests {
 
     #[test]
     fn where_the_command_may_write_a_change_is_not_followed() {
-        let file = File::new(ONE);
+        let file = Written::new(ONE);
         let mut read_only = file.listed(Some(Access::ReadOnly));
         let mut listed = file.listed(Some(Access::ReadWrite));
         file.put(&format!("{ONE}{TWO}"), 0o644);
@@ -256,7 +262,7 @@ mod tests {
         file.put(ONE, 0o644);
         assert!(listed.look().is_some() && keys(&listed) == Some(1), "what was believed before is believed again");
         // Nor does a link that is turned there.
-        let elsewhere = File::new(ONE);
+        let elsewhere = Written::new(ONE);
         let mut listed = elsewhere.listed(None);
         listed.grants =
             vec![Grant { path: file.path.parent().unwrap().to_owned(), access: Access::ReadWrite, create: false }];
@@ -268,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_file_that_has_settled_is_not_read_again() {
-        let file = File::new(ONE);
+        let file = Written::new(ONE);
         let mut listed = file.listed(None);
         assert_eq!(listed.read.of, None, "it changed just now");
         listed.read.of = Some(Stamp::of(&file.path).unwrap());
