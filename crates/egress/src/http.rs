@@ -1,7 +1,15 @@
 //! HTTP: the proxy's own requests, and those inside permitted connections. One session per connection, one pipeline
 //! for all.
 
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use http::{Request, Response};
 use hyper::{
@@ -27,6 +35,7 @@ mod chunked;
 mod exchange;
 mod extended;
 pub(crate) mod forward;
+pub(crate) mod frames;
 pub(crate) mod guard;
 pub(crate) mod head;
 pub(crate) mod message;
@@ -37,6 +46,7 @@ mod socket;
 pub(crate) mod stream;
 
 pub use chunked::chunked_length;
+use frames::Watched;
 use guard::{Guard, Link};
 pub use head::{Framing, request_framing};
 use session::{Front, Opened, Session};
@@ -155,13 +165,25 @@ pub(crate) async fn serve_http2(shared: Arc<Shared>, stream: Stream, front: Fron
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(limits.bytes * ANSWERED).unwrap_or(u32::MAX))
         .max_send_buf_size(STREAM_WINDOW as usize);
+    let (told, telling) = (Arc::new(AtomicBool::new(false)), Arc::clone(&session));
+    let saying = Arc::clone(&told);
+    let stream = Watched::new(stream, move |fault| {
+        saying.store(true, Ordering::Relaxed);
+        telling.unframed(fault);
+    });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let end = Instant::now() + timers.lifetime;
     loop {
         let rested = session.resting();
         tokio::select! {
             // An error is the client's: its streams are reset, its requests dropped with their upstreams.
-            _ = connection.as_mut() => return,
+            ended = connection.as_mut() => {
+                // What does not even begin like HTTP/2 is answered with nothing that could have told of it.
+                if !told.load(Ordering::Relaxed) && ended.is_err_and(|e| frames::broken(&e)) {
+                    session.unframed(frames::Fault::Connection(frames::Code::PROTOCOL));
+                }
+                return;
+            }
             () = tokio::time::sleep_until(end) => return,
             () = tokio::time::sleep(timers.keep_alive) => {
                 if rested && session.resting() {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use stockade_l7::http::{MethodError, TargetError};
 use stockade_types::{Authority, AuthorityError, Reason};
 
+use super::frames::Fault;
 use crate::upstream::Scheme;
 
 /// What is wrong with a request.
@@ -58,6 +59,9 @@ pub(crate) enum Violation {
     /// No canonical target.
     #[error("{0}")]
     Target(TargetError),
+    /// HTTP/2 that the server refused by itself.
+    #[error(transparent)]
+    Frames(#[from] Fault),
     /// A field that makes a request mean another one.
     #[error("the field {0} would defeat the endpoint's rules; send the request that is meant")]
     Override(&'static str),
@@ -76,6 +80,9 @@ impl Violation {
             Self::ConnectInside => (StatusCode::FORBIDDEN, Reason::L7),
             Self::Line(_) => (StatusCode::BAD_REQUEST, Reason::BadRequest),
             Self::Framing(_) => (StatusCode::BAD_REQUEST, Reason::Framing),
+            Self::Frames(Fault::Connection(_) | Fault::Request(_)) => (StatusCode::BAD_REQUEST, Reason::Framing),
+            Self::Frames(Fault::Head) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::Limit),
+            Self::Frames(Fault::Bound(_)) => (StatusCode::TOO_MANY_REQUESTS, Reason::Limit),
             Self::Authority(_) => (StatusCode::BAD_REQUEST, Reason::BadAuthority),
             Self::Mismatch => (StatusCode::MISDIRECTED_REQUEST, Reason::AuthorityMismatch),
             Self::Method(MethodError::NotToken) => (StatusCode::BAD_REQUEST, Reason::BadRequest),

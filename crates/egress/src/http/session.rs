@@ -18,6 +18,7 @@ use super::{
     body::Body,
     exchange::websocket,
     extended,
+    frames::Fault,
     guard::Link,
     head::{Surface, Violation},
     socket::Socket,
@@ -131,6 +132,13 @@ impl Session {
     pub(crate) fn closing_refusal(&self) -> Option<(Refusal, bool)> {
         let untold = (!self.link.busy()).then(|| self.link.untold()).flatten();
         untold.map(|(violation, due)| (violation.into(), due))
+    }
+
+    /// Records what the HTTP/2 server refused by itself: no request of this session's told of it.
+    pub(crate) fn unframed(&self, fault: Fault) {
+        let facts = self.facts(self.shared.policy().generation());
+        self.shared.count_refusal();
+        self.shared.audit.emit(record::request_refusal(facts, None, &Violation::Frames(fault).into()));
     }
 
     /// Whether no request is being served.

@@ -5,6 +5,8 @@ use std::io;
 use http::StatusCode;
 use stockade_types::Reason;
 
+use crate::http::frames;
+
 /// What an upstream did instead of answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UpstreamError {
@@ -42,7 +44,8 @@ impl UpstreamError {
     }
 
     pub(crate) fn of(error: &hyper::Error) -> Self {
-        if error.is_parse() || error.is_parse_too_large() { Self::Framing } else { Self::Closed }
+        let malformed = error.is_parse() || error.is_parse_too_large() || frames::broken(error);
+        if malformed { Self::Framing } else { Self::Closed }
     }
 
     pub(crate) fn tls(error: &io::Error) -> Self {

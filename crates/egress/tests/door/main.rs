@@ -7,6 +7,7 @@ mod browser;
 mod connect;
 mod direct;
 mod forward;
+mod frames;
 mod hello;
 mod intercept;
 mod modules;
