@@ -255,9 +255,29 @@ pub(crate) struct ExplainArgs {
     /// File with the body of the request, for endpoints whose protocol is read
     #[arg(long, value_name = "FILE")]
     pub(crate) body: Option<PathBuf>,
+    /// Program that asks, as the sandbox sees it: for endpoints with `binaries`
+    #[arg(long, value_name = "PATH", value_parser = inside)]
+    pub(crate) program: Option<PathBuf>,
+    /// SHA-256 of the program, for a policy that pins it
+    #[arg(long, value_name = "HEX", requires = "program", value_parser = stockade_policy::sha256)]
+    pub(crate) sha256: Option<[u8; 32]>,
+    /// Script that the program was started with
+    #[arg(long, value_name = "PATH", requires = "program", value_parser = inside)]
+    pub(crate) script: Option<PathBuf>,
+    /// Program of a process above it, the parent first; without any it is the command itself
+    #[arg(long, value_name = "PATH", requires = "program", value_parser = inside)]
+    pub(crate) ancestor: Vec<PathBuf>,
     /// Machine-readable output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A path inside the sandbox.
+fn inside(text: &str) -> Result<PathBuf, String> {
+    match PathBuf::from(text) {
+        path if path.is_absolute() => Ok(path),
+        _ => Err("not an absolute path; say where it is inside the sandbox".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

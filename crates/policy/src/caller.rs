@@ -2,6 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+pub(crate) mod claim;
+
+pub use claim::Claim;
+
 /// An executable that an endpoint names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Binary {

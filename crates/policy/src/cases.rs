@@ -14,6 +14,9 @@
 //!     message: part of it       # for reject, or of a denial's detail
 //!     policy: …                 # for this case alone
 //!     rego: …                   # a user module, for this case alone
+//!   - note: a program asks
+//!     input: {host: api.example.org, port: 443, caller: /usr/bin/git}   # or {exe, sha256, script, ancestors}
+//!     want: allow
 //!   - note: a request
 //!     input:
 //!       {host: api.example.org, port: 443, method: POST, target: "/x?y=z", headers: {accept: text/plain},
@@ -159,7 +162,7 @@ enum Answer {
 
 impl Answer {
     fn to(input: &Input, snapshot: &Snapshot) -> Self {
-        let permit = match snapshot.authorize(&input.intent) {
+        let permit = match snapshot.authorize(&input.intent(snapshot)) {
             Verdict::Allow(permit) => permit,
             Verdict::Deny(denial) => return Self::Deny(denial),
         };

@@ -1,14 +1,17 @@
 //! Why a connection is allowed or denied: every endpoint that covers the host, what matched, what decided.
 
+mod callers;
 mod request;
 
 use std::fmt;
 
+pub use callers::CallersExplained;
 pub use request::{RequestExplanation, RuleExplained};
 use serde::Serialize;
 use stockade_types::{Generation, Host};
 
 use crate::{
+    caller::claim::Shown,
     decision::{Denial, Door, Intent, Protocol, TlsMode},
     denial::list,
     diagnostic::distance,
@@ -29,6 +32,8 @@ pub struct Explanation {
     pub door: Door,
     /// `host:port` as asked.
     pub authority: String,
+    /// Who asks, if that was said.
+    pub caller: Option<String>,
     /// Endpoints that cover the host, most specific first.
     pub candidates: Vec<CandidateExplained>,
     /// Hosts of the policy that look like the one asked for, where none covers it.
@@ -60,6 +65,8 @@ pub struct CandidateExplained {
     pub port: bool,
     /// Its ports, as the policy writes them.
     pub ports: String,
+    /// Who may use it, if not everybody.
+    pub callers: Option<CallersExplained>,
 }
 
 impl Snapshot {
@@ -74,11 +81,12 @@ impl Snapshot {
         };
         let explained = candidates.iter().take(MAX_SHOWN).filter_map(|c| {
             let endpoint = self.endpoints.get(c.endpoint as usize)?;
-            Some(candidate(endpoint, c.pattern, intent))
+            Some(self.candidate(endpoint, c.pattern, intent))
         });
         Explanation {
             door: intent.door,
             authority: format!("{}:{}", intent.host, intent.port),
+            caller: intent.caller.as_ref().map(|caller| Shown(caller).to_string()),
             candidates: explained.collect(),
             near: if candidates.is_empty() { near(&self.endpoints, &intent.host) } else { Vec::new() },
             allowed: terms.is_some(),
@@ -89,19 +97,20 @@ impl Snapshot {
             generation: self.generation,
         }
     }
-}
 
-fn candidate(endpoint: &Endpoint, pattern: PatternRef<'_>, intent: &Intent) -> CandidateExplained {
-    CandidateExplained {
-        endpoint: endpoint.name.clone(),
-        origin: endpoint.origin.clone(),
-        pattern: match pattern {
-            PatternRef::Exact(host) => host.to_string(),
-            PatternRef::One(parent) => format!("*.{parent}"),
-            PatternRef::Many(parent) => format!("**.{parent}"),
-        },
-        port: endpoint.ports.contains(&intent.port),
-        ports: list(&endpoint.ports),
+    fn candidate(&self, endpoint: &Endpoint, pattern: PatternRef<'_>, intent: &Intent) -> CandidateExplained {
+        CandidateExplained {
+            endpoint: endpoint.name.clone(),
+            origin: endpoint.origin.clone(),
+            pattern: match pattern {
+                PatternRef::Exact(host) => host.to_string(),
+                PatternRef::One(parent) => format!("*.{parent}"),
+                PatternRef::Many(parent) => format!("**.{parent}"),
+            },
+            port: endpoint.ports.contains(&intent.port),
+            ports: list(&endpoint.ports),
+            callers: endpoint.callers.as_ref().map(|c| self.callers(c, intent.caller.as_deref())),
+        }
     }
 }
 
@@ -130,7 +139,8 @@ fn near(endpoints: &[Endpoint], host: &Host) -> Vec<String> {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let answer = if self.allowed { "allowed" } else { "denied" };
-        write!(f, "{} ({}): {answer}", self.authority, crate::input::door(self.door))?;
+        let by = self.caller.as_ref().map(|caller| format!(" by {caller}")).unwrap_or_default();
+        write!(f, "{} ({}){by}: {answer}", self.authority, crate::input::door(self.door))?;
         if let (Some(endpoint), Some(protocol), Some(tls)) = (&self.endpoint, self.protocol, self.tls) {
             let (protocol, tls) = (crate::input::protocol(protocol), crate::input::tls(tls));
             write!(f, " by endpoint `{endpoint}` (protocol {protocol}, tls {tls})")?;
@@ -139,7 +149,9 @@ impl fmt::Display for Explanation {
         for c in &self.candidates {
             let port = if c.port { "port matches" } else { "port does not match" };
             let origin = c.origin.as_ref().map(|o| format!(" at {o}")).unwrap_or_default();
-            writeln!(f, "  endpoint `{}`{origin}: {} covers the host; {port} {}", c.endpoint, c.pattern, c.ports)?;
+            write!(f, "  endpoint `{}`{origin}: {} covers the host; {port} {}", c.endpoint, c.pattern, c.ports)?;
+            c.callers.iter().try_for_each(|callers| write!(f, "; {callers}"))?;
+            writeln!(f)?;
         }
         if self.candidates.is_empty() {
             writeln!(f, "  no endpoint covers the host")?;
@@ -163,7 +175,7 @@ mod tests {
     use stockade_types::{Authority, Generation};
 
     use super::*;
-    use crate::{Policy, Posture, Source};
+    use crate::{Claim, Policy, Posture, Source};
 
     fn explained(authority: &str) -> Explanation {
         let text = "version: 1\nnetwork:\n  endpoints:\n    \
@@ -182,6 +194,67 @@ mod tests {
             endpoint `api` at p.yaml:4:5: api.example.org covers the host; port matches [443]\n  \
             endpoint `all` at p.yaml:5:5: **.example.org covers the host; port does not match [22]\n";
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn for_a_program() {
+        let text = "version: 1\nnetwork:\n  endpoints:\n    \
+            any: {hosts: ['*.test.example']}\n    \
+            git:\n      hosts: [a.test.example]\n      binaries: [/usr/bin/git]\n    \
+            pip:\n      hosts: [b.test.example]\n      \
+            binaries: {any: [/usr/bin/python3, /bin/sh], ancestors: true, scripts: [/usr/bin/pip]}\n";
+        let policy = Policy::parse(&[Source::new("p.yaml", text)]).unwrap();
+        let snapshot = Snapshot::compile(&policy, &[], Generation(7), Posture::Enforce).unwrap();
+        let explained = |authority: &str, claim: Option<Claim>| {
+            let Authority { host, port } = Authority::parse(authority, None).unwrap();
+            let caller = claim.map(|claim| std::sync::Arc::new(snapshot.claimed(&claim, &|a, b| a == b)));
+            snapshot.explain(&Intent { caller, ..Intent::new(Door::Connect, host, port) })
+        };
+        let program = |exe: &str| Claim { exe: exe.into(), ..Claim::default() };
+        let (git, any) = (
+            "  endpoint `git` at p.yaml:5:5: a.test.example covers the host; port matches [443]; for /usr/bin/git",
+            "  endpoint `any` at p.yaml:4:5: *.test.example covers the host; port matches [443]\n",
+        );
+        let terms = "(protocol http, tls inspect), generation 7\n";
+        assert_eq!(
+            explained("a.test.example:443", Some(program("/usr/bin/git"))).to_string(),
+            format!(
+                "a.test.example:443 (connect) by /usr/bin/git: allowed by endpoint `git` {terms}{git}: the caller fits\n{any}"
+            )
+        );
+        assert_eq!(
+            explained("a.test.example:443", Some(program("/usr/bin/curl"))).to_string(),
+            format!(
+                "a.test.example:443 (connect) by /usr/bin/curl: allowed by endpoint `any` {terms}{git}: the caller does \
+                 not fit: binaries\n{any}"
+            )
+        );
+        assert_eq!(
+            explained("a.test.example:443", None).to_string(),
+            format!(
+                "a.test.example:443 (connect): allowed by endpoint `any` {terms}{git}: nobody is known to ask\n{any}"
+            )
+        );
+        let pip = Claim {
+            ancestors: vec!["/bin/sh".into(), "/usr/bin/make".into()],
+            script: Some("/usr/bin/pip".into()),
+            ..program("/usr/bin/python3")
+        };
+        let answer = explained("b.test.example:443", Some(pip.clone()));
+        let first =
+            "b.test.example:443 (connect) by /usr/bin/python3 /usr/bin/pip below /bin/sh, /usr/bin/make: allowed";
+        assert!(answer.to_string().starts_with(first), "{answer}");
+        let unfit = |claim: Claim| {
+            let answer = explained("b.test.example:443", Some(claim));
+            (answer.endpoint.unwrap(), answer.candidates[0].callers.clone().unwrap().unfit)
+        };
+        assert_eq!(unfit(pip.clone()), ("any".to_owned(), vec!["ancestors"]));
+        let shell = Claim { ancestors: vec!["/bin/sh".into()], ..pip.clone() };
+        assert_eq!(unfit(shell), ("pip".to_owned(), vec![]));
+        assert_eq!(unfit(program("/usr/bin/python3")), ("any".to_owned(), vec!["scripts"]));
+        let json = serde_json::to_value(explained("b.test.example:443", Some(pip))).unwrap();
+        assert_eq!(json["candidates"][0]["callers"]["unfit"], serde_json::json!(["ancestors"]));
+        assert_eq!(json["caller"], "/usr/bin/python3 /usr/bin/pip below /bin/sh, /usr/bin/make");
     }
 
     #[test]

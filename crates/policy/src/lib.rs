@@ -30,6 +30,7 @@ pub mod snapshot;
 mod yaml;
 
 pub use asked::RequestError;
+pub use caller::Claim;
 pub use decision::{
     Denial, Door, Intent, Mode, NameVerdict, Permit, Protocol, Request, RequestPermit, RequestVerdict, Terms, TlsMode,
     Verdict,
@@ -44,6 +45,6 @@ pub use model::{
     Ancestor, Binary, Caller, Callers, Credential, Endpoint, HostPattern, Inject, Part, Policy, Relaxation,
     RequestLimits, Sigv4, Store, Upstream, User,
 };
-pub use parse::{MAX_HOSTS, MAX_ITEMS, MAX_SOURCES, size};
+pub use parse::{MAX_HOSTS, MAX_ITEMS, MAX_SOURCES, sha256, size};
 pub use snapshot::{Posture, Snapshot};
 pub use yaml::MAX_FILE;

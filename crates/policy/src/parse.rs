@@ -9,8 +9,9 @@ mod requests;
 mod rules;
 mod scalars;
 
-pub use scalars::size;
+pub(crate) use requests::absolute;
 pub(crate) use scalars::{method, path_glob, value_glob};
+pub use scalars::{sha256, size};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -10,7 +10,7 @@ use regorus::Value;
 use stockade_types::{Generation, Host, HostName, Port, Reason};
 
 use crate::{
-    caller::{Binaries, Binary},
+    caller::{Binaries, Binary, Callers},
     custom::{Custom, Opinion},
     decision::{Denial, Intent, Mode, NameVerdict, Permit, Protocol, Terms, Verdict},
     denial,
@@ -219,6 +219,11 @@ impl Snapshot {
     /// The place of an endpoint.
     pub(crate) fn endpoint_at(&self, name: &str) -> Option<u32> {
         self.by_name.get(name).copied()
+    }
+
+    /// The numbers of what an endpoint names.
+    pub(crate) fn ids(&self, callers: &Callers) -> Vec<u32> {
+        self.binaries.ids(callers)
     }
 
     /// Whether an endpoint of this name exists.

@@ -1,16 +1,17 @@
 //! `policy explain`.
 
-use std::fmt::Display;
+use std::{fmt::Display, path::Path, sync::Arc};
 
 use serde::Serialize;
-use stockade_policy::{Door, Intent, Request};
+use stockade_policy::{Caller, Claim, Door, Intent, Request, Snapshot};
 use stockade_types::{Authority, Port};
 
 use crate::{Failure, args::ExplainArgs};
 
 pub(super) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
     let (_, snapshot) = super::usable(&args.policy)?;
-    let (intent, target) = destination(&args.target)?;
+    let (mut intent, target) = destination(&args.target)?;
+    intent.caller = caller(args, &snapshot);
     let asked = target.is_some() || args.method.is_some() || !args.header.is_empty() || args.body.is_some();
     if !asked {
         let explanation = snapshot.explain(&intent);
@@ -36,6 +37,18 @@ pub(super) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
     }
     let explanation = snapshot.explain_request(&intent, &request);
     answer(&explanation, explanation.allowed, args.json)
+}
+
+/// Who asks, if that is said. What the policy names is looked for on this machine, where links may lead elsewhere.
+fn caller(args: &ExplainArgs, snapshot: &Snapshot) -> Option<Arc<Caller>> {
+    let claim = Claim {
+        exe: args.program.clone()?,
+        sha256: args.sha256,
+        ancestors: args.ancestor.clone(),
+        script: args.script.clone(),
+    };
+    let same = |a: &Path, b: &Path| a == b || a.canonicalize().ok().is_some_and(|a| b.canonicalize().ok() == Some(a));
+    Some(Arc::new(snapshot.claimed(&claim, &same)))
 }
 
 fn answer<E: Serialize + Display>(explanation: &E, allowed: bool, json: bool) -> Result<u8, Failure> {

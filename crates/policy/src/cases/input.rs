@@ -1,22 +1,32 @@
 //! `input` of a case: a connection, and the request on it.
 
+use std::sync::Arc;
+
 use stockade_l7::{GraphQl, GraphQlKind, Mcp, Operation, Slashes, Target};
 use stockade_types::{Host, Port};
 
 use crate::{
+    caller::Claim,
     decision::{Door, Intent, Request},
-    parse::fields::{Fields, Reader, Trail},
+    parse::{
+        absolute,
+        fields::{Fields, Reader, Trail},
+        sha256,
+    },
+    snapshot::Snapshot,
     yaml::{Node, Value},
 };
 
 /// What a case asks.
 pub(super) struct Input {
     pub(super) intent: Intent,
+    /// Who asks; nobody known where that is not said.
+    pub(super) caller: Option<Claim>,
     pub(super) request: Option<Request>,
 }
 
 pub(super) fn input(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<Input> {
-    let known = ["door", "host", "port", "method", "target", "headers", "operations"];
+    let known = ["door", "host", "port", "caller", "method", "target", "headers", "operations"];
     let fields = r.fields(trail, node, &known)?;
     let doors = [("connect", Door::Connect), ("forward", Door::Forward), ("transparent", Door::Transparent)];
     let door = match fields.get("door") {
@@ -32,7 +42,43 @@ pub(super) fn input(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Optio
     let port = u16::try_from(port).ok().and_then(Port::new)?;
     let asked = ["method", "target", "headers", "operations"].iter().any(|key| fields.get(key).is_some());
     let request = if asked { Some(request(r, trail, fields)?) } else { None };
-    Some(Input { intent: Intent::new(door, host, port), request })
+    let caller = match fields.get("caller") {
+        Some(node) => Some(caller(r, &Trail::Key(trail, "caller"), node)?),
+        None => None,
+    };
+    Some(Input { intent: Intent::new(door, host, port), caller, request })
+}
+
+impl Input {
+    /// The intent, in the numbers of a snapshot. Programs are what their paths say: a case is about no machine.
+    pub(super) fn intent(&self, snapshot: &Snapshot) -> Intent {
+        let claimed = |claim| Arc::new(snapshot.claimed(claim, &|a, b| a == b));
+        Intent { caller: self.caller.as_ref().map(claimed), ..self.intent.clone() }
+    }
+}
+
+/// An absolute path, or a map that says more.
+fn caller(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<Claim> {
+    if !matches!(node.value, Value::Map(_)) {
+        return Some(Claim { exe: r.parsed(trail, node, absolute)?, ..Claim::default() });
+    }
+    let fields = r.fields(trail, node, &["exe", "sha256", "script", "ancestors"])?;
+    let Some(exe) = fields.get("exe") else {
+        r.error(trail, node.at, "`exe` is missing", None);
+        return None;
+    };
+    let mut claim = Claim { exe: r.parsed(&Trail::Key(trail, "exe"), exe, absolute)?, ..Claim::default() };
+    if let Some(node) = fields.get("sha256") {
+        claim.sha256 = Some(r.parsed(&Trail::Key(trail, "sha256"), node, sha256)?);
+    }
+    if let Some(node) = fields.get("script") {
+        claim.script = Some(r.parsed(&Trail::Key(trail, "script"), node, absolute)?);
+    }
+    if let Some(node) = fields.get("ancestors") {
+        claim.ancestors =
+            r.each(&Trail::Key(trail, "ancestors"), node, |r, trail, node| r.parsed(trail, node, absolute));
+    }
+    Some(claim)
 }
 
 /// The request in its canonical form: a target that has none is an error of the case.

@@ -154,7 +154,7 @@ fn binaries(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Vec<Binary> {
     r.each(trail, node, binary)
 }
 
-fn absolute(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
     match scalars::path(text)? {
         path if path.is_absolute() => Ok(path),
         _ => Err("not an absolute path".to_owned()),

@@ -106,7 +106,10 @@ pub(crate) fn graphql_operation(text: &str) -> Result<(), String> {
 }
 
 /// A SHA-256 in hexadecimal.
-pub(crate) fn sha256(text: &str) -> Result<[u8; 32], String> {
+///
+/// # Errors
+/// What is expected instead.
+pub fn sha256(text: &str) -> Result<[u8; 32], String> {
     let wrong = || "not 64 lower-case hexadecimal digits".to_owned();
     if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err(wrong());
