@@ -68,9 +68,9 @@ pub(crate) fn build(
     let mut said = Vec::new();
     for variable in Bundle::variables(trust::DIRECTORY) {
         let old = env.get(OsStr::new(variable.name)).filter(|old| !old.is_empty());
-        let value = match old {
-            Some(old) if variable.joins => [old, OsStr::new(" "), OsStr::new(&variable.value)].into_iter().collect(),
-            Some(_) => {
+        let value = match (old, variable.joins) {
+            (Some(old), Some(between)) => [old, OsStr::new(between), OsStr::new(&variable.value)].into_iter().collect(),
+            (Some(_), None) => {
                 said.push(format!(
                     "--env {}: replaced by {}, which holds this machine's authorities and the sandbox's; \
                      `--upstream-ca` adds others",
@@ -78,7 +78,7 @@ pub(crate) fn build(
                 ));
                 OsString::from(variable.value)
             }
-            None => OsString::from(variable.value),
+            (None, _) => OsString::from(variable.value),
         };
         env.insert(variable.name.into(), value);
     }

@@ -15,6 +15,8 @@ pub const BUNDLE: &str = "bundle.pem";
 pub const TRUSTSTORE: &str = "truststore.p12";
 /// wget knows no variable for a bundle, but one for its settings.
 pub const WGETRC: &str = "wgetrc";
+/// So does PHP, whose curl reads no variable: every file of a directory with this ending.
+pub const PHP: &str = "php.ini";
 
 /// Public certificates only; made once, at start.
 #[derive(Debug, Clone)]
@@ -69,11 +71,13 @@ impl Bundle {
     #[must_use]
     pub fn files(&self, directory: &str) -> Vec<File> {
         let wgetrc = format!("ca_certificate = {directory}/{BUNDLE}\n");
+        let php = format!("curl.cainfo = {directory}/{BUNDLE}\nopenssl.cafile = {directory}/{BUNDLE}\n");
         vec![
             File { name: CERTIFICATE, bytes: self.certificate.clone().into_bytes() },
             File { name: BUNDLE, bytes: self.pem.clone().into_bytes() },
             File { name: TRUSTSTORE, bytes: self.truststore.clone() },
             File { name: WGETRC, bytes: wgetrc.into_bytes() },
+            File { name: PHP, bytes: php.into_bytes() },
         ]
     }
 

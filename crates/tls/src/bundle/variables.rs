@@ -9,14 +9,15 @@ pub struct Variable {
     pub name: &'static str,
     /// Its value.
     pub value: String,
-    /// Whether a value of the operator's goes before ours, rather than being replaced: options are joined, paths not.
-    pub joins: bool,
+    /// What stands between a value of the operator's and ours, where ours does not replace it: options and lists are
+    /// joined, paths not.
+    pub joins: Option<&'static str>,
 }
 
 /// Name, file, and who reads it. A variable that replaces a program's own authorities gets the whole bundle; one that
 /// adds to them gets the CA alone, which is quicker to load.
 const FILES: [(&str, &str); 21] = [
-    ("SSL_CERT_FILE", BUNDLE), // OpenSSL (Python ssl, urllib and httpx, Ruby, PHP, Perl), Go, rustls-native-certs, uv
+    ("SSL_CERT_FILE", BUNDLE), // OpenSSL (Python ssl, urllib and httpx, Ruby, PHP's streams), Go, rustls-native-certs, uv
     ("CURL_CA_BUNDLE", BUNDLE), // curl, Python requests
     ("GIT_SSL_CAINFO", BUNDLE), // git
     ("REQUESTS_CA_BUNDLE", BUNDLE), // Python requests, conda
@@ -41,12 +42,14 @@ const FILES: [(&str, &str); 21] = [
 
 pub(super) fn all(directory: &str) -> Vec<Variable> {
     let file =
-        |(name, file): (&'static str, &str)| Variable { name, value: format!("{directory}/{file}"), joins: false };
+        |(name, file): (&'static str, &str)| Variable { name, value: format!("{directory}/{file}"), joins: None };
     let mut variables: Vec<_> = FILES.into_iter().map(file).collect();
     variables.push(Variable {
         name: "JAVA_TOOL_OPTIONS",
         value: format!("-Djavax.net.ssl.trustStore={directory}/{TRUSTSTORE} -Djavax.net.ssl.trustStoreType=PKCS12"),
-        joins: true,
+        joins: Some(" "),
     });
+    // Behind the first colon, or behind the operator's: PHP reads its own settings first.
+    variables.push(Variable { name: "PHP_INI_SCAN_DIR", value: format!(":{directory}"), joins: Some("") });
     variables
 }
