@@ -33,6 +33,7 @@ pub use self::{
 use crate::{
     credentials::{Bound, Credentials},
     refusal::{Place, Refusal},
+    scrub::plain,
     sigv4,
     verified::VerifiedTls,
     wiped,
@@ -380,9 +381,7 @@ fn invalid(credential: &str) -> Refusal {
 fn refuse_coded(fields: &HeaderMap) -> Result<(), Refusal> {
     for field in fields.get_all(CONTENT_ENCODING) {
         let codings = field.to_str().unwrap_or("?").split(',').map(str::trim);
-        let plain =
-            |c: &&str| c.is_empty() || c.eq_ignore_ascii_case("identity") || c.eq_ignore_ascii_case("aws-chunked");
-        if let Some(coding) = codings.into_iter().find(|c| !plain(c)) {
+        if let Some(coding) = codings.into_iter().find(|coding| !plain(coding)) {
             return Err(Refusal::Coded(coding.chars().take(32).collect()));
         }
     }

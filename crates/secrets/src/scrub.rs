@@ -163,7 +163,7 @@ impl fmt::Debug for Values {
 pub fn pace(fields: &HeaderMap) -> Result<Pace, Uninspectable> {
     for field in fields.get_all(header::CONTENT_ENCODING) {
         let codings = field.to_str().unwrap_or("?").split(',').map(str::trim);
-        if let Some(coding) = codings.into_iter().find(|c| !c.is_empty() && !c.eq_ignore_ascii_case("identity")) {
+        if let Some(coding) = codings.into_iter().find(|coding| !plain(coding)) {
             let coding = coding.chars().take(32).collect();
             return Err(Uninspectable { coding });
         }
@@ -171,6 +171,12 @@ pub fn pace(fields: &HeaderMap) -> Result<Pace, Uninspectable> {
     let kind = fields.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_ascii_lowercase();
     let binary = ["application/grpc", "application/octet-stream", "image/", "audio/", "video/"];
     Ok(if binary.iter().any(|b| kind.starts_with(b)) { Pace::Prompt } else { Pace::Whole })
+}
+
+/// Whether a content coding leaves the bytes as they are. `aws-chunked` frames uploads; some stores keep its name with an
+/// object and say it again of the object's own bytes.
+pub(crate) fn plain(coding: &str) -> bool {
+    coding.is_empty() || coding.eq_ignore_ascii_case("identity") || coding.eq_ignore_ascii_case("aws-chunked")
 }
 
 /// Takes values out of one stream as it passes.

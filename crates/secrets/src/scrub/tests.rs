@@ -138,6 +138,8 @@ fn a_coding_that_cannot_be_searched_is_named() {
         pace(&fields)
     };
     assert_eq!(with(header::CONTENT_ENCODING, "identity"), Ok(Pace::Whole));
+    assert_eq!(with(header::CONTENT_ENCODING, "aws-chunked"), Ok(Pace::Whole));
+    assert_eq!(with(header::CONTENT_ENCODING, "aws-chunked, gzip"), Err(Uninspectable { coding: "gzip".into() }));
     assert_eq!(with(header::CONTENT_ENCODING, "identity, gzip"), Err(Uninspectable { coding: "gzip".into() }));
     assert_eq!(with(header::CONTENT_TYPE, "text/event-stream"), Ok(Pace::Whole));
     assert_eq!(with(header::CONTENT_TYPE, "application/grpc+proto"), Ok(Pace::Prompt));

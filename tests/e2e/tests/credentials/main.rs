@@ -5,6 +5,7 @@
 mod bodies;
 mod live;
 mod memory;
+mod services;
 mod world;
 
 use std::{fs, time::Duration};
