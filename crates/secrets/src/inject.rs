@@ -55,9 +55,21 @@ const AUTHENTICATING: [&str; 12] = [
     "x-amz-security-token",
     "x-vault-token",
 ];
-/// Query parameters that do.
-const AUTHENTICATING_PARAMETERS: [&str; 7] =
-    ["access_token", "private_token", "oauth_token", "api_key", "apikey", "x-amz-signature", "x-amz-credential"];
+/// Query parameters that do. A link to a store is signed with somebody's key, and there may be room of theirs at the same
+/// host.
+const AUTHENTICATING_PARAMETERS: [&str; 11] = [
+    "access_token",
+    "private_token",
+    "oauth_token",
+    "api_key",
+    "apikey",
+    "x-amz-signature",
+    "x-amz-credential",
+    "awsaccesskeyid",
+    "x-goog-signature",
+    "x-goog-credential",
+    "googleaccessid",
+];
 const AMZ_TOKEN: &str = "x-amz-security-token";
 
 /// What goes on: the head was changed in place, and these see to the rest.

@@ -496,6 +496,26 @@ mod aws {
     }
 
     #[test]
+    fn links_signed_with_other_keys_are_refused_whatever_signed_them() {
+        let bench = bench();
+        for query in [
+            "AWSAccessKeyId=AKIAOWN&Expires=1&Signature=x",
+            "awsaccesskeyid=AKIAOWN&Signature=x",
+            "a=1;AWSAccessKeyI%64=AKIAOWN&Signature=x",
+            "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential=own&X-Goog-Signature=x",
+            "GoogleAccessId=own&Signature=x",
+        ] {
+            let refused = bench.refused(&["aws"], get(&format!("/bucket/key?{query}"), &[]));
+            assert_eq!(refused, Reason::ForeignCredential, "{query}");
+        }
+        let own = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAOWN%2F20260101%2Feu-west-1%2Fs3%2Faws4_request\
+            &X-Amz-Date=20260101T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature=0";
+        assert_eq!(bench.refused(&["aws"], get(&format!("/bucket/key?{own}"), &[])), Reason::ForeignCredential);
+        let mut plain = get("/bucket/key?list-type=2&prefix=signature", &[]);
+        assert!(bench.pass(&["aws"], &mut plain).unwrap().injected.is_empty(), "the control");
+    }
+
+    #[test]
     fn an_anonymous_request_gets_nothing() {
         let bench = bench();
         let mut parts = get("/public", &[("x-amz-security-token", "own")]);
