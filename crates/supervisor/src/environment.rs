@@ -107,12 +107,14 @@ mod tests {
         let outside =
             [("AWS_SECRET_ACCESS_KEY", "s"), ("PATH", "/p"), ("LC_ALL", "C"), ("HTTPS_PROXY", "http://corp:1")];
         let outside = outside.into_iter().map(|(k, v)| (k.into(), v.into()));
-        let named = [("TZ", "UTC"), ("GIT_SSL_CAINFO", "/own.pem"), ("JAVA_TOOL_OPTIONS", "-Xmx1g"), ("PIP_CERT", "")];
-        let named = named.map(|(k, v)| (k.into(), v.into()));
+        let named = [("TZ", "UTC"), ("GIT_SSL_CAINFO", "/own.pem"), ("PIP_CERT", "")];
+        let joined = [("JAVA_TOOL_OPTIONS", "-Xmx1g"), ("PHP_INI_SCAN_DIR", "/own.d")];
+        let named: Vec<_> = named.into_iter().chain(joined).map(|(k, v)| (k.into(), v.into())).collect();
         let (env, said) = build(outside, &named, &account, 3128, Path::new("/w"));
         let env: Vec<String> = env.into_iter().map(|e| String::from_utf8(e).unwrap()).collect();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].starts_with("--env GIT_SSL_CAINFO: replaced by /run/stockade/tls/bundle.pem"));
+        assert!(env.contains(&"PHP_INI_SCAN_DIR=/own.d:/run/stockade/tls".to_owned()), "{env:?}");
         let java = env.iter().find(|e| e.starts_with("JAVA_TOOL_OPTIONS=")).unwrap();
         assert!(java.starts_with("JAVA_TOOL_OPTIONS=-Xmx1g -Djavax.net.ssl.trustStore=/run/stockade/tls/"), "{java}");
         for name in ["GIT_SSL_CAINFO", "SSL_CERT_FILE", "PIP_CERT"] {
