@@ -29,6 +29,7 @@ get npm install --silent --no-fund --no-audit --prefix "$dir/node-mcp" @modelcon
 get npm install --silent --no-fund --no-audit --prefix "$dir/node-graphql" graphql@16 graphql-yoga@5 \
     @graphql-yoga/plugin-apq@3 graphql-request@6 graphql-ws@5 ws@8
 get npm install --silent --no-fund --no-audit --prefix "$dir/node-jsonrpc" jayson@4
+get npm install --silent --no-fund --no-audit --prefix "$dir/node-awssdk" @aws-sdk/client-s3@3 @aws-sdk/s3-request-presigner@3
 if command -v apt-get >/dev/null && mkdir -p "$dir/gh" && cd "$dir/gh"; then
     get apt-get download -q gh && dpkg -x gh_*.deb . && rm -f gh_*.deb
     cd "$here" || exit 1

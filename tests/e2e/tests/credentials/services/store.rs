@@ -133,6 +133,29 @@ fn the_aws_cli_and_curl_sign_with_placeholders_too() {
     });
 }
 
+#[test]
+fn the_sdk_of_javascript_signs_with_placeholders_too() {
+    need_services!(STORE, "node-awssdk/node_modules/@aws-sdk/client-s3");
+    if Command::new("node").arg("--version").output().is_err() {
+        stockade_testkit::skip!("node is not installed");
+    }
+    Outer::run_within(LONG, |outer| {
+        let mut services = start(outer);
+        let mode = Mode::available()[0];
+        let stockade = services.stockade(mode, POLICY).env("REAL_ID", ID);
+        fs::copy(beside("bucket.cjs"), stockade.work().join("bucket.cjs")).unwrap();
+        let modules = clients().join("node-awssdk/node_modules");
+        let run = stockade.sh(&format!("{SCRIPT}NODE_PATH={} node bucket.cjs", modules.display()));
+        let shown = services.shown();
+        let want = [("make", "200"), ("put", "200"), ("get", "from js"), ("stream", "100000"), ("list", "1")];
+        for (case, want) in want.into_iter().chain([("links", "by a link")]) {
+            assert_eq!(said(&run, case), want, "{case} {run:?} {shown:#?}");
+        }
+        assert_kept_apart(&run, &shown);
+        assert!(!run.text().contains(ID), "{run:?}");
+    });
+}
+
 /// The store is a judge: what is not signed anew is refused by it, and so is one spoilt chunk.
 #[test]
 fn the_store_refuses_what_is_signed_with_placeholders() {
