@@ -14,7 +14,7 @@ fn the_bundle_can_be_read_and_not_changed() {
         let script = r#"
             cd /run/stockade/tls && ls && cat ca.pem > /tmp/before
             try() { "$@" 2>/dev/null && echo "changed by: $*"; }
-            for file in ca.pem bundle.pem truststore.p12 wgetrc; do
+            for file in ca.pem bundle.pem truststore.p12 wgetrc php.ini; do
                 test -r $file && test -s $file || echo "cannot read $file"
                 test $(stat -c %a $file) = 444 || echo "mode of $file: $(stat -c %a $file)"
                 try sh -c "echo x >> $file"
@@ -43,7 +43,7 @@ fn the_bundle_can_be_read_and_not_changed() {
         run.assert_code(0);
         // Rootless there is no other user in the namespace: the mount holds, which nobody inside may change.
         let owner = if *mode == Mode::Root { 0 } else { 1000 };
-        let want = format!("bundle.pem\nca.pem\ntruststore.p12\nwgetrc\nsame\nowner {owner}\n");
+        let want = format!("bundle.pem\nca.pem\nphp.ini\ntruststore.p12\nwgetrc\nsame\nowner {owner}\n");
         assert_eq!(run.text(), want, "{mode:?} {run:?}");
     }
 }
