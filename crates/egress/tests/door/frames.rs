@@ -225,3 +225,15 @@ fn an_origin_that_breaks_http2_is_said_to() {
         });
     }
 }
+
+#[test]
+fn an_origin_that_breaks_http2_in_a_body_is_said_to() {
+    let answer = [frame(HEADERS, END_HEADERS, 1, b"\x88"), frame(DATA, 0, 1, b"half of"), frame(DATA, 0, 0, b"x")];
+    with(|world, _| {
+        world.names.host("api.test", "192.0.2.11");
+        hostile(world, answer.concat());
+        let told = browse(world, "api.test:443", &["h2"], vec![get("https://api.test/")]).remove(0);
+        assert!(told.is_err(), "it is not whole: {told:?}");
+        world.one_refusal(Reason::UpstreamFraming);
+    });
+}
