@@ -54,9 +54,12 @@ pub(crate) struct Manner {
 pub(crate) fn look(needles: &[Needle], window: &[u8], manner: Manner) -> Look {
     let mut look = Look { hits: Vec::new(), keep: window.len(), hold: window.len(), unsure: Vec::new() };
     let views = view::all(window, manner.last);
-    look.through(needles, window, None, manner);
-    for view in &views {
-        look.through(needles, &view.bytes, Some(view), manner);
+    for (index, needle) in needles.iter().enumerate() {
+        let sought = Sought { index, needle, finder: memmem::Finder::new(needle.bytes()) };
+        look.through(&sought, window, None, manner);
+        for view in &views {
+            look.through(&sought, &view.bytes, Some(view), manner);
+        }
     }
     if manner.last {
         (look.keep, look.hold) = (window.len(), window.len());
@@ -69,31 +72,37 @@ pub(crate) fn look(needles: &[Needle], window: &[u8], manner: Manner) -> Look {
     look
 }
 
+/// A needle made ready, for all views.
+struct Sought<'a> {
+    index: usize,
+    needle: &'a Needle,
+    finder: memmem::Finder<'a>,
+}
+
 impl Look {
-    fn through(&mut self, needles: &[Needle], bytes: &[u8], view: Option<&View>, manner: Manner) {
+    fn through(&mut self, sought: &Sought<'_>, bytes: &[u8], view: Option<&View>, manner: Manner) {
+        let Sought { index, needle, finder } = sought;
         let raw = |at: usize| view.map_or(at, |view| view.raw(at));
         let cut = view.is_some_and(View::is_cut);
-        for (index, needle) in needles.iter().enumerate() {
-            let mut border = border(bytes, needle.bytes());
-            for at in memmem::find_iter(bytes, needle.bytes()) {
-                let end = at + needle.bytes().len();
-                let behind = &bytes[end..];
-                if behind.len() < manner.behind && !manner.last && needle.may_go_on(behind) {
-                    border = border.max(bytes.len() - at);
-                    self.unsure.push(raw(at));
-                    continue;
-                }
-                let behind = behind[..behind.len().min(manner.behind)].to_vec();
-                self.hits.push(Hit { needle: index, range: raw(at)..raw(end), behind });
+        let mut border = border(bytes, needle.bytes());
+        for at in finder.find_iter(bytes) {
+            let end = at + needle.bytes().len();
+            let behind = &bytes[end..];
+            if behind.len() < manner.behind && !manner.last && needle.may_go_on(behind) {
+                border = border.max(bytes.len() - at);
+                self.unsure.push(raw(at));
+                continue;
             }
-            // A character whose encoding has begun may be the next of a needle, or its first.
-            let begun = border + usize::from(cut);
-            if begun > 0 {
-                let start = raw(bytes.len() - border);
-                self.keep = self.keep.min(start);
-                if begun >= manner.strong {
-                    self.hold = self.hold.min(start);
-                }
+            let behind = behind[..behind.len().min(manner.behind)].to_vec();
+            self.hits.push(Hit { needle: *index, range: raw(at)..raw(end), behind });
+        }
+        // A character whose encoding has begun may be the next of a needle, or its first.
+        let begun = border + usize::from(cut);
+        if begun > 0 {
+            let start = raw(bytes.len() - border);
+            self.keep = self.keep.min(start);
+            if begun >= manner.strong {
+                self.hold = self.hold.min(start);
             }
         }
     }
