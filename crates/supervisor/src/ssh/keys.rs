@@ -121,7 +121,7 @@ impl Listed {
         let (severity, detail) = match &self.read.keys {
             Ok(keys) => {
                 let left_out: String = keys.remarks.iter().map(|r| format!("; {r}")).collect();
-                (1, format!("{} was read again: {} keys{left_out}", self.path.display(), keys.len()))
+                (1, format!("{} was read again, usable lines: {}{left_out}", self.path.display(), keys.len()))
             }
             Err(why) => (4, format!("{why}. Nobody comes in by this file until it is mended")),
         };
@@ -212,7 +212,9 @@ mod tests {
         assert_eq!(listed.look(), None, "nothing changed");
         // The same length at the same time: the clock of the file system may not tell them apart.
         file.put(TWO, 0o644);
-        assert!(listed.look().is_some_and(|f| f.severity == 1 && f.detail.ends_with("was read again: 1 keys")));
+        assert!(
+            listed.look().is_some_and(|f| f.severity == 1 && f.detail.ends_with("was read again, usable lines: 1"))
+        );
         file.put(&format!("{ONE}{TWO}"), 0o644);
         assert!(listed.look().is_some() && keys(&listed) == Some(2));
         file.put(ONE, 0o644);

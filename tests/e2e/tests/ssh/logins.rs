@@ -173,7 +173,7 @@ fn the_file_of_keys_is_followed() {
         assert_refused(&world.only("other", "echo came in"));
         let events = world.end().events;
         let said: Vec<_> = events.with("ssh_keys").iter().map(|e| e.text("/message").unwrap().to_owned()).collect();
-        let want = ["2 keys", "1 keys", "until it is mended", "1 keys", "1 keys", "1 keys"];
+        let want = ["lines: 2", "lines: 1", "until it is mended", "lines: 1", "lines: 1", "lines: 1"];
         assert!(said.len() == want.len() && said.iter().zip(want).all(|(s, w)| s.contains(w)), "{said:#?}");
     }
 }
