@@ -1,7 +1,7 @@
 //! The audit log: chained JSON lines in a file that only its owner writes.
 //!
 //! A batch is one `write(2)` to a descriptor opened with `O_APPEND`. When it fails, the file is cut back to the last
-//! line that was whole and the chain goes on from there, so a full disk leaves a gap that is reported, not a broken log.
+//! line that is whole and the chain goes on from there, so a full disk leaves a gap that is reported, not a broken log.
 
 mod open;
 
@@ -165,7 +165,8 @@ pub struct FileSink {
     /// What it will be with the buffer.
     ahead: Tip,
     buffer: Vec<u8>,
-    held: u64,
+    /// Where it ends after each record in the buffer.
+    held: Vec<Tip>,
     /// Since the last commit.
     committed: u64,
     lost: u64,
@@ -216,7 +217,7 @@ impl FileSink {
             written: tip.clone(),
             ahead: tip,
             buffer: Vec::new(),
-            held: 0,
+            held: Vec::new(),
             committed: 0,
             lost: 0,
             failed: None,
@@ -272,27 +273,37 @@ impl FileSink {
         self.ahead = Tip { sequence, hash, len: self.ahead.len + grown as u64 };
     }
 
-    /// Writes the buffer. On failure the lines in it are lost and the chain goes on from what is in the file.
+    /// Writes the buffer. On failure those of its lines that are not whole in the file are lost, and the chain goes on from
+    /// the last that is: what is left of a full disk then has no room for another.
     fn pour(&mut self) {
         if self.buffer.is_empty() {
             return;
         }
-        let poured = self.cut_back().and_then(|()| self.file.write_all(&self.buffer));
-        match poured {
+        let cut = self.cut_back();
+        let clean = cut.is_ok();
+        match cut.and_then(|()| self.file.write_all(&self.buffer)) {
             Ok(()) => {
                 self.written = self.ahead.clone();
-                self.committed += self.held;
+                self.committed += self.held.len() as u64;
                 self.publish();
             }
             Err(error) => {
-                self.lost += self.held;
+                // Else it may be longer by what an earlier write left.
+                let there = self.file.metadata().ok().filter(|_| clean).map_or(0, |file| file.len());
+                let whole = self.held.iter().take_while(|tip| tip.len <= there).count();
+                if let Some(tip) = whole.checked_sub(1).and_then(|last| self.held.get(last)) {
+                    self.written = tip.clone();
+                    self.publish();
+                }
+                self.committed += whole as u64;
+                self.lost += (self.held.len() - whole) as u64;
                 self.failed = Some(error);
                 self.ahead = self.written.clone();
                 // Leaves no half line behind; tried again before the next write if it fails now.
                 let _ = self.cut_back();
             }
         }
-        self.held = 0;
+        self.held.clear();
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER);
     }
@@ -381,7 +392,7 @@ impl Sink for FileSink {
             self.rotate();
         }
         self.push(record);
-        self.held += 1;
+        self.held.push(self.ahead.clone());
         if self.buffer.len() >= BUFFER {
             self.pour();
         }
