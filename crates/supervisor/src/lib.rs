@@ -28,6 +28,7 @@ mod running;
 mod signals;
 mod sockets;
 pub mod ssh;
+mod stamp;
 mod stdio;
 mod steering;
 mod terminal;

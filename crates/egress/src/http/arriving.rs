@@ -11,9 +11,11 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{runtime::Handle, time::timeout};
 
-/// How much is read of a body that nobody wants any more, and how long its client has to read the answer.
+/// How much is read of a body that nobody wants any more, and how long that may take.
 const DRAINED: usize = 256 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long a client of HTTP/2 has to read the answer: on a machine that is busy with uploads, a second is soon over.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// A body that may be let go of before its end. Clients that are cut off while they send do not look for an answer (curl
 /// says 92 and shows none): so some more of it is read, beside the answer.
@@ -31,7 +33,7 @@ impl Drop for Arriving {
         let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
         // None while everything ends.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { timeout(DRAIN_TIME, leave(body)).await });
+            runtime.spawn(async move { timeout(ANSWER_TIME, leave(body)).await });
         }
     }
 }

@@ -5,11 +5,10 @@
 
 use std::{
     fs::{self, File},
-    io,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use stockade_audit::{Audit, Event, Finding};
@@ -21,11 +20,10 @@ use super::{about, guarded};
 use crate::{
     error::Error,
     prepare,
+    stamp::Stamp,
     steering::{self, SteeringError},
 };
 
-/// The clock of a file system is coarse: what changed within this time of being read may change again unseen.
-const SETTLED: Duration = Duration::from_secs(2);
 /// How often it is looked at while nobody comes, so that a file that was broken is said soon.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -45,15 +43,6 @@ struct Read {
     /// None when the next look has to read again.
     of: Option<Stamp>,
     keys: Result<Arc<AuthorizedKeys>, String>,
-}
-
-/// Tells one content of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl Listed {
@@ -142,25 +131,6 @@ pub(super) async fn remind(ring: Option<Keyring>) {
 fn parse(path: &Path, file: File) -> Result<AuthorizedKeys, Error> {
     let text = String::from_utf8(guarded(path, file)?).map_err(|_| SteeringError::NotText(path.to_owned()))?;
     AuthorizedKeys::parse(&text).map_err(about("--ssh-authorized-keys", path))
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        let data = fs::metadata(path)?;
-        Ok(Self {
-            file: (data.dev(), data.ino()),
-            size: data.size(),
-            modified: (data.mtime(), data.mtime_nsec()),
-            changed: (data.ctime(), data.ctime_nsec()),
-        })
-    }
-
-    /// Of a file that will show it when it changes: not of one that changed just now.
-    fn settled(path: &Path) -> Option<Self> {
-        let stamp = Self::of(path).ok()?;
-        let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(stamp.changed.0.try_into().ok()?))?;
-        changed.elapsed().is_ok_and(|age| age > SETTLED).then_some(stamp)
-    }
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ fn a_thousand_sessions_leave_nothing_behind() {
     while !control.exists() {
         thread::sleep(Duration::from_millis(20));
     }
+    // Its policy is watched from a second on.
+    thread::sleep(Duration::from_secs(2));
     let before = (descriptors(pid), threads(pid));
     let workers: Vec<_> = (0..4)
         .map(|_| {
