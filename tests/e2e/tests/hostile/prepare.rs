@@ -178,13 +178,17 @@ fn links_in_prepared_directories_lead_nowhere() {
     assert_ne!(precious.state(), before, "tripwire: a tool that follows the link makes it there");
 }
 
-/// FS-04: the same, while the command of another sandbox swaps directory and link all the time, as fast as it can.
+/// FS-04: the same, while the command of another sandbox swaps directory and link all the time: as fast as it can, and now
+/// and then with a rest, or a start that looks several times would never find the directory each time.
 #[test]
 fn a_race_of_links_reaches_nothing_behind_them() {
-    const ROUNDS: usize = 40;
+    const ROUNDS: usize = 2000;
+    // So often it is won and lost, or it proves nothing.
+    const ENOUGH: usize = 8;
     let swap = format!(
         "my ($a, $b) = ('real', 'link'); $| = 1; my $n = 0;
-        while (1) {{ syscall({}, -100, $a, -100, $b, 2) == 0 or die $!; print qq(racing\n) if !$n++ }}",
+        while (1) {{ syscall({}, -100, $a, -100, $b, 2) == 0 or die $!; print qq(racing\n) if !$n++;
+            select undef, undef, undef, rand 0.004 if rand() < 0.005 }}",
         libc::SYS_renameat2
     );
     for mode in Mode::available() {
@@ -196,19 +200,22 @@ fn a_race_of_links_reaches_nothing_behind_them() {
         symlink(&precious.0, work.join("link")).unwrap();
         let race = racer.spawn(&["perl", "-e", &swap]);
         race.wait_for("racing");
-        let mut made = 0;
+        let (mut made, mut refused) = (0, 0);
         for round in 0..ROUNDS {
+            if made >= ENOUGH && refused >= ENOUGH {
+                break;
+            }
             let run = Stockade::new(*mode)
                 .policy(&granting("read_write", &format!("{{path: real/made-{round}, create: true}}")))
                 .workspace(format!("{}:rw", work.display()))
                 .sh("echo ran");
             match (run.code(), run.text().as_str()) {
                 (0, "ran\n") => made += 1,
-                (125, "") => assert!(run.stderr.contains("real"), "{mode:?} {run:?}"),
+                (125, "") if run.stderr.contains("real") => refused += 1,
                 _ => panic!("{mode:?} {run:?}"),
             }
         }
-        assert!((1..ROUNDS).contains(&made), "{made}: won and lost now and then, or it proves nothing: {mode:?}");
+        assert!(made >= ENOUGH && refused >= ENOUGH, "{made} won, {refused} lost: {mode:?}");
         assert_eq!(precious.state(), before, "{mode:?}");
         let reached = (0..100_000).any(|n| {
             // Fails while neither is there.
