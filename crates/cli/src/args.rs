@@ -175,6 +175,9 @@ pub(crate) struct LearnArgs {
     /// Where to write the policy
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Decrypt TLS, so that methods and paths are learned too; programs that pin certificates fail
+    #[arg(long)]
+    pub(crate) inspect: bool,
     #[command(flatten)]
     pub(crate) sandbox: SandboxArgs,
 }

@@ -38,7 +38,7 @@ pub(crate) fn supervised(args: RunArgs, duty: Duty) -> Result<u8, Failure> {
 /// `stockade learn`.
 pub(crate) fn learn(args: LearnArgs) -> Result<u8, Failure> {
     let output = std::path::absolute(&args.output)?;
-    let config = config(args.sandbox, Posture::Learn(output.clone()))?;
+    let config = config(args.sandbox, Posture::Learn { output: output.clone(), inspect: args.inspect })?;
     let finished = supervisor::run(&config)?;
     say(format_args!("stockade: the policy that allows what was seen is in {}", output.display()));
     say_usage(&config, &finished);

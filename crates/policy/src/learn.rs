@@ -17,6 +17,8 @@ use crate::{decision::Request, denial::list, host};
 const MAX_HOSTS: usize = 10_000;
 const MAX_PORTS: usize = 256;
 
+const PINNED: &str = "learn without --inspect, or write an endpoint with `tls: passthrough` for it";
+
 /// What was spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Seen {
@@ -32,6 +34,8 @@ pub enum Seen {
 #[derive(Debug, Clone, Default)]
 pub struct Learned {
     hosts: BTreeMap<Host, BTreeMap<Port, Traffic>>,
+    /// Where clients accepted no certificate but their own; at most [`MAX_HOSTS`].
+    pinned: BTreeSet<(Host, Port)>,
     dropped: u64,
     dropped_requests: u64,
 }
@@ -72,6 +76,13 @@ impl Learned {
         }
     }
 
+    /// Notes that a client did not accept the sandbox's certificate.
+    pub fn see_pinned(&mut self, host: &Host, port: Port) {
+        if self.pinned.len() < MAX_HOSTS {
+            self.pinned.insert((host.clone(), port));
+        }
+    }
+
     /// Where to note something, if there is room for it.
     fn traffic(&mut self, host: &Host, port: Port) -> Option<&mut Traffic> {
         if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(host) {
@@ -109,6 +120,13 @@ impl Learned {
             text = String::from("version: 1\nnetwork:\n  endpoints: {}\n");
         }
         refused.iter().for_each(|line| text.push_str(line));
+        for (host, port) in &self.pinned {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "# not learned: {host}:{port}: a program did not accept the sandbox's certificate; {PINNED}"
+            );
+        }
         if self.dropped > 0 {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "# {} more connections were not recorded", self.dropped);
@@ -234,6 +252,18 @@ mod tests {
         (1..=400).for_each(|p| learned.observe(&host, Port::new(p).unwrap(), Seen::Opaque));
         assert_eq!((learned.hosts.len(), learned.hosts[&host].len()), (MAX_HOSTS, MAX_PORTS));
         assert!(learned.to_yaml().ends_with("# 150 more connections were not recorded\n"), "{}", learned.dropped);
+    }
+
+    #[test]
+    fn pinned_clients_are_named_and_allowed_nothing() {
+        let mut learned = Learned::new();
+        for i in 0..MAX_HOSTS + 5 {
+            learned.see_pinned(&Host::parse(&format!("h{i}.example.org")).unwrap(), Port::HTTPS);
+        }
+        let text = learned.to_yaml();
+        assert_eq!(text.matches("# not learned: ").count(), MAX_HOSTS);
+        assert!(text.contains("# not learned: h7.example.org:443: a program did not accept"), "{text:.400}");
+        assert!(Policy::parse(&[Source::new("learned", &text)]).unwrap().network().endpoints.is_empty());
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl Snapshot {
         let denial = Arc::new(denial);
         match (endpoint.mode, self.posture) {
             (Mode::Enforce, Posture::Enforce) => Outcome::Deny(denial),
-            (Mode::Audit, _) | (_, Posture::Learn) => Outcome::Allow { rule: None, would_deny: Some(denial) },
+            (Mode::Audit, _) | (_, Posture::Learn { .. }) => Outcome::Allow { rule: None, would_deny: Some(denial) },
         }
     }
 

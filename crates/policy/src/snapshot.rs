@@ -12,7 +12,7 @@ use stockade_types::{Generation, Host, HostName, Port, Reason};
 use crate::{
     caller::{Binaries, Binary, Callers},
     custom::{Custom, Opinion},
-    decision::{Denial, Intent, Mode, NameVerdict, Permit, Protocol, Terms, Verdict},
+    decision::{Denial, Intent, Mode, NameVerdict, Permit, Protocol, Terms, TlsMode, Verdict},
     denial,
     diagnostic::{Diagnostic, Rejected, Source},
     index::{Candidate, HostIndex},
@@ -45,7 +45,10 @@ pub enum Posture {
     Enforce,
     /// What policy would deny is let through and reported as [`Permit::would_deny`]; reserved names and engine errors
     /// are denied all the same, and so is everything that destination and framing checks refuse.
-    Learn,
+    Learn {
+        /// Whether TLS of what no endpoint covers ends at the door, so that its requests are seen.
+        inspect: bool,
+    },
 }
 
 /// A compiled policy.
@@ -111,7 +114,7 @@ impl Snapshot {
             posture,
             index: HostIndex::new(&endpoints),
             terms: endpoints.iter().map(|e| Arc::new(terms(e, custom.is_some()))).collect(),
-            learn: Learn::new(),
+            learn: Learn::new(posture),
             parts: endpoints.iter().map(|e| Parts::new(e, &binaries, &mut shared)).collect(),
             matchers: endpoints.iter().map(Matcher::new).collect(),
             binaries,
@@ -175,7 +178,7 @@ impl Snapshot {
         }
         match (self.index.knows(name), self.posture) {
             (Some(literal), _) => NameVerdict::Known { literal },
-            (None, Posture::Learn) => NameVerdict::Known { literal: false },
+            (None, Posture::Learn { .. }) => NameVerdict::Known { literal: false },
             (None, Posture::Enforce) => NameVerdict::Unknown(denial::unknown_name(self, name)),
         }
     }
@@ -239,7 +242,7 @@ impl Snapshot {
             Decision::Allow(at) => at,
             Decision::Deny { rule, reason } => {
                 let denial = Arc::new(denial::by_base(self, intent, candidates, (rule, reason)));
-                let learned = self.posture == Posture::Learn && reason == Reason::NoPolicy;
+                let learned = self.posture != Posture::Enforce && reason == Reason::NoPolicy;
                 return Ok(match learned {
                     true => Outcome::Allow { terms: self.learn.terms(intent.port), would_deny: Some(denial) },
                     false => Outcome::Deny(denial),
@@ -256,7 +259,7 @@ impl Snapshot {
         let denial = Arc::new(denial);
         Ok(match (endpoint.mode, self.posture) {
             (Mode::Enforce, Posture::Enforce) => Outcome::Deny(denial),
-            (Mode::Audit, _) | (_, Posture::Learn) => Outcome::Allow { terms, would_deny: Some(denial) },
+            (Mode::Audit, _) | (_, Posture::Learn { .. }) => Outcome::Allow { terms, would_deny: Some(denial) },
         })
     }
 
@@ -327,8 +330,8 @@ fn terms(endpoint: &Endpoint, modules: bool) -> Terms {
     }
 }
 
-/// While learning, what no endpoint covers flows as it is, to public addresses only: HTTP or TLS on the ports of the
-/// web, anything elsewhere.
+/// While learning, what no endpoint covers flows to public addresses only: HTTP or TLS on the ports of the web, where
+/// TLS is decrypted if that is asked for; anything elsewhere, as it is.
 #[derive(Debug)]
 pub(crate) struct Learn {
     web: Arc<Terms>,
@@ -336,10 +339,16 @@ pub(crate) struct Learn {
 }
 
 impl Learn {
-    fn new() -> Self {
-        let plain = |protocol| Endpoint::plain("learn".to_owned(), Vec::new(), BTreeSet::new(), protocol);
-        let like = |protocol| Arc::new(terms(&plain(protocol), false));
-        Self { web: like(Protocol::Http), opaque: like(Protocol::Tcp) }
+    fn new(posture: Posture) -> Self {
+        let like = |protocol, tls| {
+            let plain = Endpoint::plain("learn".to_owned(), Vec::new(), BTreeSet::new(), protocol);
+            Arc::new(terms(&Endpoint { tls, ..plain }, false))
+        };
+        let web = match posture {
+            Posture::Learn { inspect: true } => TlsMode::Inspect,
+            _ => TlsMode::Passthrough,
+        };
+        Self { web: like(Protocol::Http, web), opaque: like(Protocol::Tcp, TlsMode::Passthrough) }
     }
 
     /// Whether these are the terms of something learned.

@@ -86,8 +86,13 @@ pub struct Operations {
 pub enum Posture {
     /// Denials deny.
     Enforce,
-    /// Network denials are recorded and let through; the least policy that allows what was seen goes to this file.
-    Learn(PathBuf),
+    /// Network denials are recorded and let through.
+    Learn {
+        /// Where the least policy that allows what was seen goes.
+        output: PathBuf,
+        /// Whether TLS is decrypted, so that methods and paths are seen.
+        inspect: bool,
+    },
 }
 
 /// The directory the command works in.

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use stockade_audit::{Action, Event, Network, directory};
 use stockade_policy::{Learned, Seen, WEB_PORTS};
-use stockade_types::{Host, Port};
+use stockade_types::{Host, Port, Reason};
 
 use crate::error::Error;
 
@@ -31,24 +31,28 @@ impl Recording {
             Event::Http(h) => (&h.network, Seen::Http),
             _ => return,
         };
+        if network.reason == Some(Reason::ClientRejectedCert) {
+            self.at(network, |learned, host, port| learned.see_pinned(host, port));
+        }
         // What a safety rule refused, or what never worked, is no evidence of a need; a question to DNS alone is none.
         if matches!(network.action, Action::Allowed | Action::Closed) && network.door != "dns" {
             let request = match event {
                 Event::Http(h) => Some((h.method.as_str(), h.path.as_str())),
                 _ => None,
             };
-            self.add(network, seen, request);
+            self.at(network, |learned, host, port| {
+                learned.observe(host, port, seen);
+                if let Some((method, path)) = request {
+                    learned.see_request(host, port, method, path);
+                }
+            });
         }
     }
 
-    fn add(&self, network: &Network, seen: Seen, request: Option<(&str, &str)>) {
+    fn at(&self, network: &Network, note: impl FnOnce(&mut Learned, &Host, Port)) {
         let host = network.host.as_deref().and_then(|h| Host::parse(h).ok());
         let (Some(host), Some(port)) = (host, network.port.and_then(Port::new)) else { return };
-        let mut learned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        learned.observe(&host, port, seen);
-        if let Some((method, path)) = request {
-            learned.see_request(&host, port, method, path);
-        }
+        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), &host, port);
     }
 
     /// Writes the policy, replacing the file in one step.

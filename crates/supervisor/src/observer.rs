@@ -76,7 +76,7 @@ impl Recorder<'_> {
         for problem in snapshot.credentials.iter().flat_map(|c| c.problems()) {
             self.say(Voice::Notices, EscapedLines(&problem.to_string()));
         }
-        if matches!(snapshot.posture(), Posture::Learn) {
+        if matches!(snapshot.posture(), Posture::Learn { .. }) {
             let detail = "network decisions are recorded and let through (learn)".to_owned();
             self.audit.emit(Event::Finding(Finding { reason: Reason::OuterWeak, severity: 2, detail, count: 1 }));
         }

@@ -129,9 +129,10 @@ fn a_named_header_must_be_there_and_every_value_match() {
 
 #[test]
 fn audit_and_learning_let_through_what_they_record() {
-    for s in
-        [snapshot("mode: audit, allow: [{methods: [GET]}]"), with("allow: [{methods: [GET]}]", &[], Posture::Learn)]
-    {
+    for s in [
+        snapshot("mode: audit, allow: [{methods: [GET]}]"),
+        with("allow: [{methods: [GET]}]", &[], Posture::Learn { inspect: false }),
+    ] {
         let (permit, asked) = (permit(&s), request("POST /x", &[]));
         let RequestVerdict::Allow(given) = s.authorize_request(&permit, &asked) else { panic!() };
         assert_eq!((given.would_deny().unwrap().reason, given.rule()), (Reason::L7, None));
@@ -139,7 +140,7 @@ fn audit_and_learning_let_through_what_they_record() {
         let RequestVerdict::Allow(given) = s.authorize_request(&permit, &request("GET /x", &[])) else { panic!() };
         assert_eq!((given.would_deny(), given.rule()), (None, Some("network.endpoints.api.allow[0]")));
     }
-    let s = with("ports: [443]", &[], Posture::Learn);
+    let s = with("ports: [443]", &[], Posture::Learn { inspect: false });
     let Authority { host, port } = Authority::parse("b.test.example:443", None).unwrap();
     let Verdict::Allow(learned) = s.authorize(&Intent::new(Door::Connect, host, port)) else { panic!() };
     let RequestVerdict::Allow(given) = s.authorize_request(&learned, &request("GET /x", &[])) else { panic!() };
@@ -149,7 +150,11 @@ fn audit_and_learning_let_through_what_they_record() {
 #[test]
 fn a_permit_of_another_snapshot_is_stale() {
     let (a, b) = (snapshot("ports: [443]"), snapshot("ports: [443]"));
-    for (s, p) in [(&a, permit(&b)), (&b, permit(&a)), (&with("ports: [443]", &[], Posture::Learn), permit(&a))] {
+    for (s, p) in [
+        (&a, permit(&b)),
+        (&b, permit(&a)),
+        (&with("ports: [443]", &[], Posture::Learn { inspect: false }), permit(&a)),
+    ] {
         let RequestVerdict::Deny(d) = s.authorize_request(&p, &request("GET /", &[])) else { panic!() };
         assert_eq!(d.reason, Reason::StaleGeneration);
     }

@@ -109,7 +109,7 @@ fn names() {
 #[test]
 fn reserved_names_are_denied_in_every_posture() {
     let p = policy("    all: {hosts: ['**.google.internal'], tls: passthrough}");
-    for posture in [Posture::Enforce, Posture::Learn] {
+    for posture in [Posture::Enforce, Posture::Learn { inspect: true }] {
         let s = Snapshot::compile(&p, &[], Generation::FIRST, posture).unwrap();
         for (authority, reason) in [
             ("metadata.google.internal:80", Reason::SsrfMetadata),
@@ -207,10 +207,20 @@ fn user_modules_see_the_documented_input() {
 #[test]
 fn learning_and_audit_record_what_they_let_through() {
     let module = "package stockade.custom\ndeny contains \"never\" if input.destination.port == 443\n";
-    let s = with_module(THREE, module, Posture::Learn).unwrap();
+    let s = with_module(THREE, module, Posture::Learn { inspect: false }).unwrap();
     let p = permit(&s, "z.example.org:8443");
     assert_eq!(p.would_deny().unwrap().reason, Reason::NoPolicy);
     assert_eq!((p.terms().protocol, p.terms().tls), (Protocol::Http, TlsMode::Passthrough));
+    let inspecting = with_module(THREE, module, Posture::Learn { inspect: true }).unwrap();
+    for (at, protocol, tls) in [
+        ("z.example.org:443", Protocol::Http, TlsMode::Inspect),
+        ("z.example.org:22", Protocol::Tcp, TlsMode::Passthrough),
+        // What an endpoint says holds.
+        ("b.test.example:443", Protocol::Http, TlsMode::Passthrough),
+    ] {
+        let terms = permit(&inspecting, at);
+        assert_eq!((terms.terms().protocol, terms.terms().tls), (protocol, tls), "{at}");
+    }
     let p = permit(&s, "a.test.example:443");
     assert_eq!((p.terms().endpoint.as_str(), p.would_deny().unwrap().reason), ("exact", Reason::CustomDeny));
     assert_eq!(permit(&s, "a.test.example:22").would_deny(), None);
@@ -257,7 +267,7 @@ fn modules_that_cannot_work_are_refused_with_their_place() {
         ),
         ("", "extra.rego"),
     ] {
-        for posture in [Posture::Enforce, Posture::Learn] {
+        for posture in [Posture::Enforce, Posture::Learn { inspect: true }] {
             let text = with_module(THREE, module, posture).map(|_| ()).unwrap_err().to_string();
             assert!(text.contains(want), "{module}: {text}");
         }
@@ -319,7 +329,7 @@ const FAILING: [&str; 6] = [
 fn engine_errors_deny_and_are_not_remembered() {
     for rules in FAILING {
         let module = format!("package stockade.custom\nbad if input.destination.host == \"a.test.example\"\n{rules}\n");
-        for posture in [Posture::Enforce, Posture::Learn] {
+        for posture in [Posture::Enforce, Posture::Learn { inspect: true }] {
             let s = with_module(THREE, &module, posture).unwrap_or_else(|e| panic!("{rules}: {e}"));
             let begun = std::time::Instant::now();
             let d = denial(&s, "a.test.example:443");
@@ -467,7 +477,7 @@ mod invisible {
         #![proptest_config(ProptestConfig::with_cases(96))]
         #[test]
         fn index_and_cache(network in endpoints(), all in prop::collection::vec(asked(), 1..24), learn in any::<bool>()) {
-            let posture = if learn { Posture::Learn } else { Posture::Enforce };
+            let posture = if learn { Posture::Learn { inspect: false } } else { Posture::Enforce };
             let s = with_module(&network, MODULE, posture).unwrap();
             let rows = all_rows(&s.endpoints);
             for authority in all.iter().chain(&all) {

@@ -82,7 +82,7 @@ impl<'a> Prepared<'a> {
             None => None,
         };
         let learned = match &config.posture {
-            Posture::Learn(path) => Some(learn::Output::open(path)?),
+            Posture::Learn { output, .. } => Some(learn::Output::open(output)?),
             Posture::Enforce => None,
         };
         let decided = match prepare::decide(config, "stockade") {
@@ -152,7 +152,7 @@ impl<'a> Prepared<'a> {
         starting.files(files)?;
         let posture = match self.config.posture {
             Posture::Enforce => PolicyPosture::Enforce,
-            Posture::Learn(_) => PolicyPosture::Learn,
+            Posture::Learn { inspect, .. } => PolicyPosture::Learn { inspect },
         };
         let mut secrets = Secrets::new()?;
         let Decided { policy, steering, .. } = &self.decided;
@@ -214,6 +214,6 @@ fn endpoint_ports(decided: &Decided, posture: &Posture) -> BTreeSet<u16> {
     match posture {
         Posture::Enforce => ports.collect(),
         // No policy says yet what tools that ignore the proxy will dial.
-        Posture::Learn(_) => ports.chain(WEB_PORTS).chain([SSH_PORT]).collect(),
+        Posture::Learn { .. } => ports.chain(WEB_PORTS).chain([SSH_PORT]).collect(),
     }
 }

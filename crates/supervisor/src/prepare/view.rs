@@ -84,7 +84,7 @@ impl Scene<'_> {
         let mut paths = self.steering.paths.clone();
         paths.extend(self.config.audit_log.iter().filter_map(|p| std::fs::canonicalize(p).ok()));
         paths.extend(self.config.upstream_ca.iter().filter_map(|p| std::fs::canonicalize(p).ok()));
-        if let Posture::Learn(output) = &self.config.posture {
+        if let Posture::Learn { output, .. } = &self.config.posture {
             paths.extend(std::fs::canonicalize(output).ok());
         }
         paths.retain(|p| writable(grants, p));

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use stockade_testkit::{
     Mode, Outer, Stockade,
-    outer::ip,
-    upstream::{Http, Response, Tcp},
+    outer::{RESOLVER, ip},
+    upstream::{
+        Dns, Http, Https, Response, Tcp,
+        https::{Authority, Options, Reply},
+    },
 };
 
 use crate::{
@@ -58,5 +61,66 @@ fn what_was_learned_is_what_works() {
             );
         }
         world.http.counters().assert_untouched();
+    });
+}
+
+/// The requests of a tool over HTTP/2 and HTTP/1.1, and one by a program that takes no certificate but its own.
+const REQUESTS: &str = "
+ask() { curl -sS -o /dev/null -w '%{http_code} ' --max-time 10 \"$@\"; }
+for n in 1 2 3; do ask https://api.up.test/users/$n?full=1; done
+ask --http1.1 -d job=1 https://api.up.test/jobs
+ask --cacert own.pem https://pinned.up.test/ 2>/dev/null || echo \"pinned $?\"
+";
+
+/// What the same tool must not do with what was learned.
+const MORE: &str = "ask -X DELETE https://api.up.test/users/1; ask https://api.up.test/jobs; ask https://api.up.test/";
+
+#[test]
+fn requests_inside_tls_are_learned_when_asked_for() {
+    need_tools!(inside: "curl", "bash");
+    Outer::run_within(Duration::from_secs(170), |outer| {
+        ip(&["route", "add", "local", "99.99.99.0/24", "dev", "lo"]);
+        let dns = Dns::start((RESOLVER, 53));
+        let (authority, own) = (Authority::new(), Authority::new());
+        let ca = outer.dir().join("ca.pem");
+        std::fs::write(&ca, authority.pem()).unwrap();
+        let origin = |name: &str, at: &str| {
+            dns.host(name, at);
+            Https::start(&format!("{at}:443"), &authority, &Options::of(&[name]), |_| Reply::ok("here\n"))
+        };
+        let (api, pinned) = (origin("api.up.test", "99.99.99.10"), origin("pinned.up.test", "99.99.99.11"));
+        let start = |mode| {
+            let stockade = Stockade::new(mode).arg("--upstream-ca").arg(&ca);
+            std::fs::write(stockade.work().join("own.pem"), own.pem()).unwrap();
+            stockade
+        };
+        for mode in Mode::available() {
+            let stockade = start(*mode);
+            let learned = stockade.work().with_file_name("conf").join("learned.yaml");
+            let run = stockade.subcommand("learn").arg("--inspect").arg("-o").arg(&learned).sh(REQUESTS);
+            assert_eq!(run.text(), "200 200 200 200 000 pinned 60\n", "{mode:?} {run:?}");
+            let text = std::fs::read_to_string(&learned).unwrap_or_else(|e| panic!("{e}: {run:?}"));
+            let endpoint = "hosts: [api.up.test]\n      ports: [443]\n      allow:\n        \
+                - {methods: [GET], paths: [\"/users/*\"]}\n        - {methods: [POST], paths: [/jobs]}\n";
+            assert!(text.contains(endpoint), "{mode:?} {text}");
+            assert!(text.contains("# not learned: pinned.up.test:443: "), "{mode:?} {text}");
+            assert_eq!(text.matches("hosts:").count(), 1, "no more than was seen: {text}");
+            let before = api.requests().len();
+
+            let run = start(*mode).policy(&text).sh(&format!("{REQUESTS}{MORE}"));
+            let want = "200 200 200 200 000 pinned 56\n403 403 403 ";
+            assert_eq!(run.text(), want, "{mode:?} {run:?}\n{text}");
+            assert_eq!(api.requests().len() - before, 4, "{mode:?} {run:?}");
+        }
+        assert_eq!(pinned.requests().len(), 0);
+
+        // Control: as long as nobody asks for it nothing is decrypted, and hosts and ports are what is learned.
+        let stockade = start(Mode::Rootless);
+        let learned = stockade.work().with_file_name("conf").join("learned.yaml");
+        let run = stockade.subcommand("learn").arg("-o").arg(&learned).sh("curl -sSk https://api.up.test/users/7");
+        assert_eq!(run.text(), "here\n", "{run:?}");
+        let text = std::fs::read_to_string(&learned).unwrap();
+        assert!(text.contains("hosts: [api.up.test]\n      ports: [443]\n      tls: passthrough\n"), "{text}");
+        assert!(!text.contains("allow:"), "{text}");
     });
 }
