@@ -115,7 +115,7 @@ mod tests {
         let [one, other] = ["policy.yaml", "other"].map(|name| dir.path().join(name));
         fs::write(&one, "1").unwrap();
         let (told, tells) = mpsc::channel();
-        start(&[one.clone()], move || told.send(()).is_ok()).unwrap();
+        start(std::slice::from_ref(&one), move || told.send(()).is_ok()).unwrap();
         fs::write(&one, "22").unwrap();
         tells.recv_timeout(LONG).unwrap();
         // By now the kernel tells.
@@ -134,7 +134,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.yaml");
         fs::write(&path, "1").unwrap();
-        let mut files = Files { stamps: stamps(&[path.clone()]), paths: vec![path.clone()] };
+        let mut files = Files { stamps: stamps(std::slice::from_ref(&path)), paths: vec![path.clone()] };
         assert!(files.unless_changed(&|| panic!("nothing changed")));
         fs::write(&path, "22").unwrap();
         assert!(!files.unless_changed(&|| false), "nobody listens any more");

@@ -146,12 +146,12 @@ fn a_race_of_links_never_reaches_what_is_behind_them() {
         lab.put("real/.keep", "");
         symlink(&precious, &link).unwrap();
         let racer = lab.background(|| {
-            for swap in 0_u64.. {
-                renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE).unwrap();
-                // Rests of 0 to 4 ms: without any, a view that looks several times might never find the directory each time.
-                if swap % 211 == 0 {
-                    std::thread::sleep(Duration::from_micros(swap / 211 * 1777 % 4000));
+            // Rests of 0 to 4 ms: without any, a view that looks several times might never find the directory each time.
+            for rest in (0..4000).step_by(7).cycle() {
+                for _ in 0..211 {
+                    renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE).unwrap();
                 }
+                std::thread::sleep(Duration::from_micros(rest * 1777 % 4000));
             }
         });
         let (mut made, mut refused) = (0, 0);
