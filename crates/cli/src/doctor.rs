@@ -78,9 +78,7 @@ fn show(examined: &Result<Examination, supervisor::Error>) {
 /// How to get what is missing, where that is in the operator's hands.
 fn way_out(layer: Layer) -> Option<&'static str> {
     match layer {
-        Layer::Limits => {
-            Some("delegate a cgroup (systemd: Delegate=yes, or `systemd-run --user --scope`), or run as root")
-        }
+        Layer::Limits => Some(supervisor::LIMITS_WAY_OUT),
         Layer::Landlock => Some("boot with lsm=landlock,… and CONFIG_SECURITY_LANDLOCK=y (Linux 5.13 or newer)"),
         Layer::Privileges => Some("rootless, supplementary groups cannot be dropped: run as a user without them"),
         Layer::Fence => Some("load nf_tables and nft_tproxy (modprobe), or accept what is said above"),

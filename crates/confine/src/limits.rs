@@ -22,6 +22,9 @@ pub use self::{
 /// Processes and threads a sandbox may have when nobody named a number: far above any build, far below what hurts.
 pub const DEFAULT_PIDS: u64 = 4096;
 
+/// How to get limits that cannot be had.
+pub const WAY_OUT: &str = "delegate a cgroup (systemd: `Delegate=yes`, or `systemd-run --user --scope`) or run as root";
+
 /// Processes of ours inside: init, the launcher, and a session leader.
 const OUR_PIDS: u64 = 3;
 
@@ -219,7 +222,7 @@ impl Established {
         }
         let s = self.status.iter().find(|s| s.named && !s.enforcement.is_full())?;
         Some(format!(
-            "`limits.{}` cannot be enforced: {}; or accept it with `best_effort: true`",
+            "the limit of {} cannot be enforced: {}\n{WAY_OUT}, or accept it with `process: {{limits: {{best_effort: true}}}}` in the policy",
             s.limit.name(),
             s.enforcement
         ))

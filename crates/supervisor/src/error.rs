@@ -43,6 +43,11 @@ pub enum Error {
     /// The door could not be opened.
     #[error("the proxy cannot be started: {0}")]
     Door(String),
+    /// The limit of processes leaves no room for what serves the sandbox.
+    #[error(
+        "the proxy's threads cannot be started: {0}\nnothing was run; raise the limit on processes and threads (`ulimit -u`, --pids-limit of a container)"
+    )]
+    Threads(io::Error),
     /// Nobody could ask how it is.
     #[error("{0}\nnothing was run")]
     Listen(#[from] stockade_telemetry::BindError),

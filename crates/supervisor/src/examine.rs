@@ -24,7 +24,7 @@ pub struct Examination {
 /// # Errors
 /// [`Error`]: why no sandbox can be built here.
 pub fn examine(config: &Config) -> Result<Examination, Error> {
-    let prepared = Prepared::new(config)?;
+    let prepared = Prepared::new(config)?.with_every_limit();
     let root = prepared.is_root();
     let mut notes = prepared.outer().to_vec();
     let facts = Facts::look();

@@ -47,3 +47,6 @@ pub use stdio::{LogFormat, StdioError, TerminalChoice, log_format, say, say_fail
 pub use steering::{Steering, SteeringError};
 pub use trust::TrustError;
 pub use workspace::WorkspaceError;
+
+/// How to get limits that cannot be had.
+pub use stockade_confine::limits::WAY_OUT as LIMITS_WAY_OUT;

@@ -237,6 +237,28 @@ fn an_audit_log_that_cannot_be_opened() {
     }
 }
 
+/// Where there is no room for the supervisor's threads it says so and ends, however far it got.
+#[test]
+fn no_room_for_threads() {
+    const ROOM: u64 = 200;
+    let (mut said, mut ran) = (0, 0);
+    // How many processes of this user there are already is not ours to know: every number is tried.
+    for most in (1..40).chain([ROOM]) {
+        let few = format!("--nproc={most}:{most}");
+        let run =
+            Stockade::new(Mode::Rootless).under(&["prlimit", &few]).timeout(Duration::from_secs(30)).sh("echo ran");
+        match run.code() {
+            0 => ran += 1,
+            125 => said += u32::from(run.stderr.contains("threads") && run.stderr.contains("ulimit -u")),
+            // Where not even the program's own helper, or the command's shell, could be forked.
+            _ => assert!(!run.stderr.contains("panicked") && run.text() != "ran\n", "{most}: {run:?}"),
+        }
+        assert!(run.took < Duration::from_secs(20), "{most}: {run:?}");
+        assert!(most < ROOM || run.code() == 0, "control: {run:?}");
+    }
+    assert!(said > 0 && ran > 0, "{said} said, {ran} ran");
+}
+
 /// Named limits need a cgroup; without one that can be written, they are refused by name, and the rest works.
 #[test]
 fn a_read_only_cgroup_tree() {

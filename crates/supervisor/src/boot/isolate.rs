@@ -108,6 +108,16 @@ impl<'a> Prepared<'a> {
         self.decided.plan.mode == Mode::Root
     }
 
+    /// With a limit of every kind, none of them insisted on: which of them could be had shows.
+    pub(crate) fn with_every_limit(mut self) -> Self {
+        let limits = &mut self.decided.limits;
+        limits.best_effort = true;
+        limits.memory.get_or_insert(1 << 32);
+        // No group gets more than the one above it.
+        limits.cpus.get_or_insert(0.5);
+        self
+    }
+
     /// Gives up what the supervisor does not need once init is forked. Before the first thread: capabilities and
     /// filters belong to threads.
     fn reduce(&self) -> Result<(), Error> {

@@ -3,7 +3,8 @@
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
 };
 
 use stockade_audit::{
@@ -35,6 +36,9 @@ use crate::{
     signals, ssh,
     stdio::LogFormat,
 };
+
+/// Threads of the runtime that serves the door.
+const WORKERS: usize = 2;
 
 /// The door answers.
 pub(super) struct Serving<'a> {
@@ -95,8 +99,9 @@ impl Engine {
             None
         });
         let (audit, writer) = start_audit(before, (log, traces), &summary, learned.as_ref().map(|(r, _)| r))?;
+        room_for_threads().map_err(Error::Threads)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(WORKERS)
             .thread_stack_size(512 * 1024)
             .enable_all()
             .build()
@@ -109,6 +114,22 @@ impl Engine {
         let ssh = ssh.map(|s| ssh::Ready::new(s, &before.id, grants, runtime.handle())).transpose()?;
         Ok(Self { signals, runtime, audit, writer, summary, head, learned, resolver, ssh })
     }
+}
+
+/// The runtime panics when it cannot have its threads, and then waits for ever for those that it has: ours are tried first.
+fn room_for_threads() -> io::Result<()> {
+    let (hold, held) = mpsc::sync_channel::<()>(0);
+    let held = Mutex::new(held);
+    thread::scope(|scope| {
+        let hold = hold;
+        // Until nobody can send any more.
+        let wait = || held.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_or(());
+        let all: io::Result<Vec<_>> =
+            (0..WORKERS).map(|_| thread::Builder::new().stack_size(64 * 1024).spawn_scoped(scope, wait)).collect();
+        // They were there at the same time; now they end.
+        drop(hold);
+        all.map(drop)
+    })
 }
 
 impl<'a> Building<'a> {

@@ -169,7 +169,10 @@ fn the_static_program_runs_alone() {
     assert!(said(&inside).contains("stockade 0."), "{}", said(&inside));
     let doctor =
         docker.run(&[&OPEN[..], &["--entrypoint", "/usr/bin/stockade"]].concat(), "stockade-test-static", &["doctor"]);
-    assert_eq!(doctor.status.code(), Some(0), "every layer: {}", said(&doctor));
+    // Every layer but for the limits that need cgroups which can be written.
+    let weak = said(&doctor).lines().filter(|l| l.contains(" partial ") || l.contains(" absent ")).count();
+    assert!(weak == 1 && said(&doctor).contains("memory: absent"), "{}", said(&doctor));
+    assert_eq!(doctor.status.code(), Some(1), "{}", said(&doctor));
     let none = docker.run(&["--entrypoint", "/usr/bin/stockade"], "stockade-test-static", &["doctor"]);
     assert_eq!(none.status.code(), Some(1), "{}", said(&none));
     assert!(said(&none).contains("systempaths=unconfined"), "{}", said(&none));
