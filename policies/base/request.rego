@@ -32,8 +32,12 @@ else := {"effect": "allow", "rule": covering(input.operations[0])[0]} if {
 	every operation in input.operations { count(covering(operation)) > 0 }
 }
 
-# Requests of these protocols are judged as they are; the others by the operations that were read from them.
+# Requests of this protocol are judged as they are; the others by the operations that were read from them.
 plain if input.protocol == "http"
+
+# So is the opening of a WebSocket, whose messages bring their operations: with rules of `deny` that deny all of them, and
+# rules of `allow` that could allow one.
+plain if input.opening
 
 judgeable if {
 	plain

@@ -173,6 +173,7 @@ pub(crate) async fn serve_http2(shared: Arc<Shared>, stream: Stream, front: Fron
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let end = Instant::now() + timers.lifetime;
+    let mut asked = false;
     loop {
         let rested = session.resting();
         tokio::select! {
@@ -187,7 +188,12 @@ pub(crate) async fn serve_http2(shared: Arc<Shared>, stream: Stream, front: Fron
             () = tokio::time::sleep_until(end) => return,
             () = tokio::time::sleep(timers.keep_alive) => {
                 if rested && session.resting() {
+                    // Who was asked to go and rests on, or never began, is not waited for.
+                    if asked {
+                        return;
+                    }
                     connection.as_mut().graceful_shutdown();
+                    asked = true;
                 }
             }
         }

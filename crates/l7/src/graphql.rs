@@ -19,12 +19,20 @@ const PARAMETERS: [&str; 4] = ["query", "operationName", "variables", "extension
 /// Parameters by which some servers let a request name a document that only they know.
 const PERSISTED: [&str; 8] = ["id", "doc_id", "docId", "documentId", "queryId", "operationId", "hash", "sha256Hash"];
 
+/// Whether a parameter of a query is one of these words to some server.
+pub(crate) fn claims(key: &str, words: &[&str]) -> bool {
+    // Some servers read `query[]=` and `query.x=` as `query`.
+    let base = key.split(['[', '.']).next().unwrap_or_default().trim();
+    words.iter().any(|word| word.eq_ignore_ascii_case(base))
+}
+
+/// The query of the opening of a WebSocket: a server that does not know the upgrade would execute what it holds.
+pub(crate) fn opening(query: &[(String, String)]) -> Result<(), Unreadable> {
+    let asks = query.iter().any(|(key, _)| claims(key, &PARAMETERS) || claims(key, &PERSISTED));
+    if asks { Err(Unreadable::Query) } else { Ok(()) }
+}
+
 pub(crate) fn reading(head: &Head<'_>) -> Result<Reading, Unreadable> {
-    let claims = |key: &str, words: &[&str]| {
-        // Some servers read `query[]=` and `query.x=` as `query`.
-        let base = key.split(['[', '.']).next().unwrap_or_default().trim();
-        words.iter().any(|word| word.eq_ignore_ascii_case(base))
-    };
     if head.query.iter().any(|(key, _)| claims(key, &PERSISTED)) {
         return Err(Unreadable::Persisted);
     }

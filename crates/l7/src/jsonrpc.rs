@@ -9,6 +9,14 @@ use crate::{
 /// Longest method, and longest name of what a message is about.
 pub(crate) const MAX_NAME: usize = 256;
 
+/// The query of the opening of a WebSocket: some servers take calls from the query of a GET, and one that does not know
+/// the upgrade would execute what it holds.
+pub(crate) fn opening(query: &[(String, String)]) -> Result<(), Unreadable> {
+    const PARAMETERS: [&str; 4] = ["jsonrpc", "method", "params", "id"];
+    let asks = query.iter().any(|(key, _)| crate::graphql::claims(key, &PARAMETERS));
+    if asks { Err(Unreadable::Query) } else { Ok(()) }
+}
+
 pub(crate) fn reading(head: &Head<'_>) -> Result<Reading, Unreadable> {
     announced(head)?;
     Ok(Reading::Body(Whole::new(head, operations)?))

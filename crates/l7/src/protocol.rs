@@ -198,6 +198,19 @@ pub fn reader(kind: Kind, head: &Head<'_>) -> Result<Reading, Unreadable> {
     }
 }
 
+/// Looks through the decoded query of a request that opens a WebSocket.
+///
+/// # Errors
+/// [`Unreadable::Query`]: by itself it asks for something, of a server that does not know the upgrade. gRPC and MCP have
+/// no WebSocket form.
+pub fn opening(kind: Kind, query: &[(String, String)]) -> Result<(), Unreadable> {
+    match kind {
+        Kind::Grpc | Kind::Mcp => Err(Unreadable::Shape),
+        Kind::GraphQl => graphql::opening(query),
+        Kind::JsonRpc => jsonrpc::opening(query),
+    }
+}
+
 /// Reads one WebSocket message by the client. The answer is empty for what asks for nothing: keep-alive and the end of
 /// a subscription in `graphql-transport-ws`.
 ///

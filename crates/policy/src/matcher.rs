@@ -65,6 +65,8 @@ pub(crate) struct Rows {
     /// `None`: the endpoint has no `allow`.
     allow: Option<Table>,
     deny: Table,
+    /// Whether they are about the opening of a WebSocket, which has no operations yet.
+    opening: bool,
 }
 
 /// Rules of one side, and for each operation what it is to them.
@@ -105,6 +107,17 @@ impl Matcher {
         Rows {
             allow: self.allow.as_ref().map(|side| side.narrowed(view, operations)),
             deny: self.deny.narrowed(view, operations),
+            opening: false,
+        }
+    }
+
+    /// The rules that make the verdict on the opening of a WebSocket whose messages are judged one by one: it may be
+    /// opened where a message could be allowed, and not where every message is denied.
+    pub(crate) fn opening(&self, view: &View<'_>) -> Rows {
+        Rows {
+            allow: self.allow.as_ref().map(|side| side.first(view, |_| true)),
+            deny: self.deny.first(view, |rule| rule.operation.is_empty() && rule.arguments.is_empty()),
+            opening: true,
         }
     }
 
@@ -128,6 +141,7 @@ impl Matcher {
         Rows {
             allow: self.allow.as_ref().map(|side| side.whole(view, operations)),
             deny: self.deny.whole(view, operations),
+            opening: false,
         }
     }
 }
@@ -174,16 +188,22 @@ impl Side {
 }
 
 impl Side {
+    /// The first rule that fits, operations aside, of those that are asked for.
+    fn first(&self, view: &View<'_>, asked: impl Fn(&Rule) -> bool) -> Table {
+        let near = self.near(view);
+        let mut rules = near.iter().filter_map(|at| self.rules.get(*at as usize));
+        let first = rules.find(|c| asked(&c.rule) && c.rule.fits(self.effect, view));
+        Table { rows: first.map(|c| c.row(self.effect, view)).into_iter().collect(), operations: Vec::new() }
+    }
+
     fn narrowed(&self, view: &View<'_>, operations: &[Operation]) -> Table {
+        if operations.is_empty() {
+            return self.first(view, |_| true);
+        }
+        let mut table = Table::default();
         let near = self.near(view);
         let near = near.iter().filter_map(|at| self.rules.get(*at as usize));
-        let mut fitting = near.filter(|c| c.rule.fits(self.effect, view));
-        let mut table = Table::default();
-        if operations.is_empty() {
-            table.rows.extend(fitting.next().map(|c| c.row(self.effect, view)));
-            return table;
-        }
-        let fitting: Vec<&Compiled> = fitting.collect();
+        let fitting: Vec<&Compiled> = near.filter(|c| c.rule.fits(self.effect, view)).collect();
         let mut used: Vec<usize> = Vec::new();
         for operation in operations {
             let matching = fitting.iter().position(|c| c.rule.matches_operation(self.effect, operation));
@@ -239,10 +259,15 @@ impl Rule {
         self.query.iter().all(|(name, globs)| holds(effect, globs, &values(given, name), true))
     }
 
-    /// A field that is named must be there.
+    /// A field that is named must be there. Many origins take `_` in names for `-`: a field so written says as much
+    /// against a request, and nothing for it.
     fn headers_fit(&self, effect: Effect, view: &View<'_>) -> bool {
         let given = &view.request.headers;
-        self.headers.iter().all(|(name, globs)| holds(effect, globs, &values(given, name), false))
+        self.headers.iter().all(|(name, globs)| {
+            let alike = given.iter().filter(|(key, _)| same_field(key, name)).map(|(_, value)| value.as_str());
+            let there = effect == Effect::Deny || given.iter().any(|(key, _)| **key == **name);
+            there && holds(effect, globs, &alike.collect::<Vec<_>>(), false)
+        })
     }
 
     /// The keys that do not fit. Of the operations those are named of which one does not fit.
@@ -310,6 +335,12 @@ fn holds(effect: Effect, globs: &[Glob], values: &[&str], absent: bool) -> bool 
     }
 }
 
+/// Whether two names of fields are one to some origins.
+fn same_field(key: &str, name: &str) -> bool {
+    let dashed = |b: u8| if b == b'_' { b'-' } else { b };
+    key.len() == name.len() && key.bytes().zip(name.bytes()).all(|(a, b)| dashed(a) == dashed(b))
+}
+
 /// Every value of a name.
 fn values<'p>(pairs: &'p [(String, String)], name: &str) -> Vec<&'p str> {
     pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
@@ -317,14 +348,16 @@ fn values<'p>(pairs: &'p [(String, String)], name: &str) -> Vec<&'p str> {
 
 /// The document of the base policy for a request.
 pub(crate) fn document(protocol: Protocol, request: &Request, rows: Rows) -> Value {
-    let Rows { allow, deny } = rows;
+    let Rows { allow, deny, opening } = rows;
     let mut fields = vec![
         ("version", crate::input::VERSION.into()),
         ("kind", "request".into()),
         ("protocol", crate::input::protocol(protocol).into()),
         ("request", object([("method", request.method.as_str().into()), ("path", request.path.as_str().into())])),
     ];
-    if protocol != Protocol::Http {
+    if opening {
+        fields.push(("opening", true.into()));
+    } else if protocol != Protocol::Http {
         let mut pairs = (allow.as_ref().map(|t| t.operations.iter()), deny.operations.iter());
         let of = |o: &Operation| {
             let mut about = vec![("protocol", facts::protocol(o).into())];

@@ -142,24 +142,22 @@ impl Snapshot {
         }
     }
 
-    /// Decides the opening of a WebSocket on an endpoint whose messages are judged one by one: by itself it asks for
-    /// nothing that rules look at, but user modules see its target and its headers.
+    /// Decides the opening of a WebSocket on an endpoint whose messages are judged one by one: what rules say of its
+    /// path, query and fields holds for it too, and user modules see them.
     #[must_use]
     pub fn authorize_socket(&self, permit: &Permit, request: &Request) -> RequestVerdict {
-        let endpoint = match self.endpoint_of(permit) {
-            Some((_, e)) if matches!(e.protocol, crate::Protocol::Graphql | crate::Protocol::JsonRpc) => e,
+        let (endpoint, matcher) = match self.endpoint_of(permit).map(|(at, e)| (e, self.matchers.get(at as usize))) {
+            Some((e, Some(m))) if matches!(e.protocol, crate::Protocol::Graphql | crate::Protocol::JsonRpc) => (e, m),
             _ => return RequestVerdict::Deny(self.stale()),
         };
-        let outcome = match self.custom_on_request(endpoint, self.seen_by_modules(permit).as_ref(), request) {
-            Ok(None) => Outcome::Allow { rule: None, would_deny: None },
-            Ok(Some(denial)) => self.enforced(endpoint, denial),
-            Err(error) => return RequestVerdict::Deny(self.engine_error(&error)),
-        };
-        match outcome {
-            Outcome::Allow { rule, would_deny } => {
+        let intent = self.seen_by_modules(permit);
+        let rows = matcher.opening(&View::new(request));
+        match self.decide_request((endpoint, intent.as_ref()), request, rows) {
+            Ok(Outcome::Allow { rule, would_deny }) => {
                 RequestVerdict::Allow(RequestPermit { permit: permit.clone(), rule, would_deny })
             }
-            Outcome::Deny(denial) => RequestVerdict::Deny(Arc::unwrap_or_clone(denial)),
+            Ok(Outcome::Deny(denial)) => RequestVerdict::Deny(Arc::unwrap_or_clone(denial)),
+            Err(error) => RequestVerdict::Deny(self.engine_error(&error)),
         }
     }
 

@@ -306,6 +306,9 @@ impl Head<'_> {
                 continue;
             }
             self.credentials.client(value.as_bytes(), &place, self.site.credentials, &[])?;
+            if name.as_str().contains('%') {
+                self.credentials.client(name.as_str().as_bytes(), &place, self.site.credentials, &[])?;
+            }
             // Many origins take `_` for `-`: X_Api_Key would be a second X-Api-Key.
             let dashed = name.as_str().replace('_', "-");
             let doubles = dashed != name.as_str() && self.bound.iter().any(|bound| field_of(bound) == Some(&dashed));
@@ -351,7 +354,14 @@ impl Head<'_> {
         match payload.is_some() {
             true => self.injected.push(bound.name.to_owned()),
             // Anonymous: nothing may stand where a session token would.
-            false => drop(self.parts.headers.remove(AMZ_TOKEN)),
+            false => {
+                self.parts.headers.remove(AMZ_TOKEN);
+                let query = self.parts.uri.query().unwrap_or("");
+                let claims = |name: &str| !pairs::take(query, name).1.is_empty();
+                if claims("X-Amz-Security-Token") || claims("X-Amz-Credential") {
+                    return Err(Refusal::Foreign { place: Place::Query });
+                }
+            }
         }
         Ok(payload)
     }

@@ -84,6 +84,10 @@ pub(crate) struct Streamed {
     /// Takes values of credentials out.
     scrubber: Option<Scrubber>,
     scrub: Option<Scrub>,
+    /// What was taken out besides.
+    taken_out: u64,
+    /// An answer that has no content: what an origin sends as such over HTTP/2 is nobody's.
+    bodiless: bool,
     /// What may go on.
     ready: VecDeque<Frame<Bytes>>,
     passed: Arc<Bodies>,
@@ -97,28 +101,35 @@ impl Streamed {
         inner: Incoming,
         answering: Box<Answering>,
         (scrub, scrubber): (Option<Scrub>, Option<Scrubber>),
+        bodiless: bool,
     ) -> Self {
         let idle = answering.held.shared.config.timers.idle;
         let (timer, passed) = (Box::pin(tokio::time::sleep(idle)), Arc::clone(&answering.held.shared.bodies));
         let mut watcher = answering.held.grant.clone();
         let lost = Box::pin(async move { watcher.lost().await });
-        Self { inner, answering: Some(answering), scrubber, scrub, ready: VecDeque::new(), passed, idle, lost, timer }
+        let (answering, ready) = (Some(answering), VecDeque::new());
+        Self { inner, answering, scrubber, scrub, taken_out: 0, bodiless, ready, passed, idle, lost, timer }
+    }
+
+    /// Says that values were taken out, if any were, however the answer ended.
+    fn say_taken_out(&mut self, held: &Held) {
+        let count = std::mem::take(&mut self.taken_out) + self.scrubber.take().map_or(0, |s| s.places());
+        if count > 0 {
+            held.shown(count);
+        }
     }
 
     fn complete(&mut self) {
-        let scrubbed = self.scrubber.take();
         let Some(answering) = self.answering.take() else { return };
         let Answering { held, connection, upload } = *answering;
-        if let Some(mut scrubber) = scrubbed {
+        if let Some(scrubber) = &mut self.scrubber {
             let mut rest = Vec::new();
             scrubber.finish(&mut rest);
             if !rest.is_empty() {
                 self.ready.push_back(Frame::data(rest.into()));
             }
-            if scrubber.places() > 0 {
-                held.shown(scrubber.places());
-            }
         }
+        self.say_taken_out(&held);
         // An origin that answered before it had the whole request is not asked for anything on that connection.
         if upload.complete() {
             held.shared.origins.keep(connection);
@@ -127,6 +138,7 @@ impl Streamed {
 
     fn cut(&mut self, refusal: &Refusal) -> CutOff {
         if let Some(answering) = self.answering.take() {
+            self.say_taken_out(&answering.held);
             let Held { shared, grant, asked, in_flight, .. } = answering.held;
             shared.count_refusal();
             shared.audit.emit(record::request_refusal(grant.facts(), Some(asked), refusal));
@@ -136,21 +148,26 @@ impl Streamed {
     }
 
     fn take(&mut self, frame: Frame<Bytes>) {
-        let (Some(scrubber), Some(scrub)) = (&mut self.scrubber, &self.scrub) else {
-            self.ready.push_back(frame);
-            return;
-        };
         match frame.into_data() {
+            Ok(_) if self.bodiless => {}
             Ok(data) => {
-                let mut out = Vec::with_capacity(data.len());
-                scrubber.feed(&data, &mut out);
-                if !out.is_empty() {
-                    self.ready.push_back(Frame::data(out.into()));
+                let data = match &mut self.scrubber {
+                    Some(scrubber) => {
+                        let mut out = Vec::with_capacity(data.len());
+                        scrubber.feed(&data, &mut out);
+                        out.into()
+                    }
+                    None => data,
+                };
+                if !data.is_empty() {
+                    self.ready.push_back(Frame::data(data));
                 }
             }
             Err(frame) => {
                 let Ok(mut trailers) = frame.into_trailers() else { return };
-                scrub.fields(&mut trailers);
+                if let Some(scrub) = &self.scrub {
+                    self.taken_out += scrub.fields(&mut trailers) as u64;
+                }
                 self.complete();
                 self.ready.push_back(Frame::trailers(trailers));
             }
@@ -163,6 +180,10 @@ impl Drop for Streamed {
         // A body without a byte is never asked for one.
         if self.inner.is_end_stream() {
             self.complete();
+        }
+        // Nobody read it to its end.
+        if let Some(answering) = self.answering.take() {
+            self.say_taken_out(&answering.held);
         }
     }
 }

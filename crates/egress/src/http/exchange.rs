@@ -7,7 +7,10 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
-use stockade_l7::{protocol::Kind, websocket::Handshake};
+use stockade_l7::{
+    protocol::{self, Kind},
+    websocket::Handshake,
+};
 use stockade_policy::RequestPermit;
 use stockade_secrets::{Body as Plan, Messages, Passage, Response as Scrub};
 use tokio::time::timeout;
@@ -102,8 +105,11 @@ impl Session {
         let status = answered.response.status();
         let answer = match socket {
             _ if status == StatusCode::SWITCHING_PROTOCOLS => switch(held, answered, socket).await,
-            // To an extended CONNECT it would mean that the WebSocket is there.
-            Some(_) if extended && status.is_success() => Err((Box::new(held.grant), UpstreamError::Upgrade.into())),
+            // To an extended CONNECT it would mean that the WebSocket is there; and where messages are what is judged, it
+            // answers a question that nobody was allowed to ask.
+            Some(wanted) if (extended || wanted.judge.is_some()) && status.is_success() => {
+                Err((Box::new(held.grant), UpstreamError::Upgrade.into()))
+            }
             _ => stream(held, answered, (upload, &method)).map(|response| (response, None)),
         };
         answer.map_err(|(grant, refusal)| self.refused(*grant, refusal))
@@ -132,7 +138,7 @@ impl Session {
         host: &str,
     ) -> Result<Judged, Refusal> {
         let terms = grant.permit().shared_terms();
-        let (canonical, mut facts) = canonical(request, &terms)?;
+        let (canonical, mut facts) = canonical(request, &terms, host)?;
         asked.path.clone_from(&facts.path);
         let size = request.body().as_ref().and_then(|body| body.size_hint().exact());
         let most = terms.limits.request_body;
@@ -143,6 +149,7 @@ impl Session {
         let mut socket = None;
         let permit = match kind {
             Some(kind @ (Kind::GraphQl | Kind::JsonRpc)) if websocket(request.headers()) => {
+                protocol::opening(kind, &facts.query)?;
                 let permit = grant.authorize_socket(&facts)?;
                 socket = Some(Wanted::of(request, Some((kind, facts)))?);
                 permit
@@ -173,7 +180,7 @@ impl Session {
             }
             (None, None) => return Err(Violation::Line("no body").into()),
         };
-        Ok(Judged { request: forward::rebuild(canonical.map(|()| body), host), upload, permit, socket })
+        Ok(Judged { request: canonical.map(|()| body), upload, permit, socket })
     }
 
     /// Sends on a connection at rest, else on a new one. One that turns out to be closed before anything was sent is
@@ -255,7 +262,8 @@ impl Session {
             })?),
             (Plan::Collect(collect), Outgoing::Streamed(upload)) => {
                 let place = self.shared.room.take(&self.shared.config.timers).await?;
-                let bytes = upload.collect(collect.limit()).await?;
+                let collected = timeout(self.shared.config.timers.response, upload.collect(collect.limit())).await;
+                let bytes = collected.unwrap_or(Err(Violation::Slow.into()))?;
                 let bytes = collect.finish(&mut parts, bytes)?;
                 Outgoing::Whole(super::outgoing::Held::new(bytes, place))
             }
@@ -279,10 +287,12 @@ async fn switch(held: Held, answered: Answered, wanted: Option<Wanted>) -> Resul
     };
     held.answered(response.status());
     let mut response = forward::rebuild_switch(response).map(|()| Either::Left(Full::new(Bytes::new())));
-    if let Some(dress) = &dress {
-        dress.scrub.fields(response.headers_mut());
+    let found = dress.as_ref().map_or(0, |dress| dress.scrub.fields(response.headers_mut()));
+    if found > 0 {
+        held.shown(found as u64);
     }
-    let (messages, scrub) = dress.map_or((None, None), |d| (Some(d.messages), Some(d.scrub)));
+    // Messages of an origin that is sent no value need not be read.
+    let (messages, scrub) = dress.map_or((None, None), |d| (Some(d.messages), d.scrub.holds_any().then_some(d.scrub)));
     let watch = (wanted.judge.is_some() || messages.is_some()).then(|| Watch { judge: wanted.judge, messages, scrub });
     let socket = Socket { grant: held.grant, upstream: TokioIo::new(upgraded), connection, watch };
     Ok((response, Some(Box::new(socket))))
@@ -296,6 +306,7 @@ fn stream(
 ) -> Result<Response<Body>, (Box<Grant>, Refusal)> {
     let Answered { connection, response, dress } = answered;
     let status = response.status();
+    let bodiless = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
     let mut response = forward::rebuild_response(response, method);
     let (scrub, mut scrubber) = (dress.map(|dress| dress.scrub), None);
     if let Some(scrub) = &scrub {
@@ -303,7 +314,7 @@ fn stream(
         if found > 0 {
             held.shown(found as u64);
         }
-        if *method != Method::HEAD && status != StatusCode::NOT_MODIFIED {
+        if !bodiless {
             scrubber = match scrub.body(response.headers()) {
                 Ok(scrubber) => scrubber,
                 Err(e) => return Err((Box::new(held.grant), e.into())),
@@ -311,7 +322,8 @@ fn stream(
         }
     }
     held.answered(status);
-    Ok(response.map(|body| Either::Right(Streamed::new(body, held.on(connection, upload), (scrub, scrubber)))))
+    Ok(response
+        .map(|body| Either::Right(Streamed::new(body, held.on(connection, upload), (scrub, scrubber), bodiless))))
 }
 
 /// A request on its way to the origin. What ends before it is answered - its client left, its connection was closed - is

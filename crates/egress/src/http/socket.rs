@@ -240,7 +240,7 @@ impl Down<'_> {
     fn pass(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, Stop> {
         let Some(scrub) = self.scrub else { return Ok(bytes.to_vec()) };
         let mut out = Vec::new();
-        while let Some(mut event) = self.frames.next(&mut bytes).map_err(|_| Stop::Io)? {
+        while let Some(mut event) = self.frames.next(&mut bytes).map_err(|e| Stop::Refused(e.into()))? {
             match &mut event {
                 Event::Text(text) => self.scrub_text(scrub, text)?,
                 Event::Binary(bytes) | Event::Ping(bytes) | Event::Pong(bytes) => self.scrub(scrub, bytes),

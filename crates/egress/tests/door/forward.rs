@@ -229,6 +229,44 @@ fn messages_of_a_websocket_are_judged_one_by_one() {
     });
 }
 
+/// A server that does not know the upgrade would answer the opening as an ordinary request.
+#[test]
+fn the_opening_of_a_websocket_asks_for_nothing_by_itself() {
+    World::run(|world| {
+        world.names.host("rpc.test", "192.0.2.10");
+        world.names.host("graph.test", "192.0.2.10");
+        world.reload(
+            "{version: 1, network: {endpoints: {\
+             rpc: {hosts: [rpc.test], ports: [80], protocol: jsonrpc, private_addresses: [192.0.2.0/24], \
+             allow: [{methods: ['get*'], paths: [/rpc]}]}, \
+             graph: {hosts: [graph.test], ports: [80], protocol: graphql, private_addresses: [192.0.2.0/24], \
+             allow: [{operations: [query], fields: [version]}], deny: [{paths: [/admin/**]}]}}}}",
+        );
+        let upstream = Http::start("192.0.2.10:80", |_| HttpResponse::Whole(200, b"secrets".to_vec()));
+        let open = |host: &str, target: &str| SOCKET.replace("allowed.test", host).replace("/chat", target);
+        for (host, target, reason) in [
+            ("rpc.test", "/admin/keys", Reason::L7),
+            ("rpc.test", "/rpc?method=sendAll&id=1", Reason::L7),
+            ("graph.test", "/admin/keys", Reason::PolicyDeny),
+            ("graph.test", "/graphql?query=%7Bsecrets%7D", Reason::L7),
+            ("graph.test", "/graphql?QUERY%5B%5D=mutation%7BdeleteAll%7D", Reason::L7),
+            ("graph.test", "/graphql?id=stored", Reason::L7),
+        ] {
+            let answer = world.ask(&open(host, target));
+            assert_eq!((answer.status, answer.reason().as_str()), (403, reason.code()), "{host} {target}");
+            world.one_refusal(reason);
+        }
+        assert!(upstream.requests().is_empty(), "{:?}", upstream.requests());
+        // It may be opened; an answer that is no WebSocket does not come back.
+        for (host, target) in [("rpc.test", "/rpc?token=1"), ("graph.test", "/graphql")] {
+            let answer = world.ask(&open(host, target));
+            assert_eq!((answer.status, answer.reason().as_str()), (502, "upgrade"), "{host} {target}");
+            world.one_refusal(Reason::Upgrade);
+        }
+        assert_eq!(upstream.requests().len(), 2);
+    });
+}
+
 #[test]
 fn redirects_are_the_clients_to_follow_and_each_step_is_judged() {
     World::run(|world| {

@@ -574,7 +574,7 @@ fn the_opening_of_a_socket_is_shown_to_modules() {
     let module =
         [Source::new("m.rego", "package stockade.custom\ndeny contains \"x\" if input.request.path == \"/x\"\n")];
     let opened = |mode: &str, path: &str| {
-        let s = with(&format!("protocol: jsonrpc, allow: [], mode: {mode}"), &module, Posture::Enforce);
+        let s = with(&format!("protocol: jsonrpc, mode: {mode}"), &module, Posture::Enforce);
         match s.authorize_socket(&permit(&s), &request(&format!("GET {path}"), &[])) {
             RequestVerdict::Allow(permit) => Ok(permit.would_deny().map(|d| d.reason)),
             RequestVerdict::Deny(denial) => Err(denial.reason),
@@ -583,4 +583,49 @@ fn the_opening_of_a_socket_is_shown_to_modules() {
     assert_eq!(opened("enforce", "/y"), Ok(None));
     assert_eq!(opened("enforce", "/x"), Err(Reason::CustomDeny));
     assert_eq!(opened("audit", "/x"), Ok(Some(Reason::CustomDeny)));
+}
+
+#[test]
+fn the_opening_of_a_socket_is_held_against_the_rules() {
+    let opened = |endpoint: &str, line: &str, headers: &[(&str, &str)]| {
+        let s = snapshot(endpoint);
+        match s.authorize_socket(&permit(&s), &request(line, headers)) {
+            RequestVerdict::Allow(permit) => Ok(permit.rule().map(str::to_owned)),
+            RequestVerdict::Deny(denial) => Err(denial.reason),
+        }
+    };
+    let rule = |at: &str| Ok(Some(format!("network.endpoints.api.{at}")));
+    for (endpoint, line, want) in [
+        ("protocol: jsonrpc, allow: []", "GET /", Err(Reason::L7)),
+        ("protocol: jsonrpc, allow: [{methods: [get], paths: [/rpc]}]", "GET /rpc", rule("allow[0]")),
+        ("protocol: jsonrpc, allow: [{methods: [get], paths: [/rpc]}]", "GET /admin", Err(Reason::L7)),
+        ("protocol: graphql, allow: [{operations: [query]}]", "GET /graphql", rule("allow[0]")),
+        ("protocol: graphql, deny: [{paths: [/admin/**]}]", "GET /admin/keys", Err(Reason::PolicyDeny)),
+        ("protocol: graphql, deny: [{paths: [/admin/**]}]", "GET /graphql", Ok(None)),
+        // Only some of its messages are denied, one by one.
+        ("protocol: graphql, deny: [{paths: [/graphql], fields: [secrets]}]", "GET /graphql", Ok(None)),
+        ("protocol: jsonrpc, deny: [{methods: ['debug_*']}]", "GET /", Ok(None)),
+    ] {
+        assert_eq!(opened(endpoint, line, &[]), want, "{endpoint} {line}");
+    }
+    let wants = "protocol: jsonrpc, allow: [{methods: [get], headers: {x-tenant: [a]}}]";
+    assert_eq!(opened(wants, "GET /", &[("x-tenant", "a")]), rule("allow[0]"));
+    assert_eq!(opened(wants, "GET /", &[("x-tenant", "b")]), Err(Reason::L7));
+}
+
+/// Many origins take `X_Role` for `X-Role`.
+#[test]
+fn fields_with_low_lines_count_against_a_request_and_never_for_it() {
+    let denied = snapshot("deny: [{headers: {x-role: [admin]}}]");
+    let allowed = snapshot("allow: [{headers: {x-dry-run: ['true']}}]");
+    for (s, headers, want) in [
+        (&denied, &[("x_role", "admin")][..], false),
+        (&denied, &[("x_role", "guest")], true),
+        (&denied, &[("x-role", "guest"), ("x_role", "admin")], false),
+        (&allowed, &[("x-dry-run", "true")], true),
+        (&allowed, &[("x_dry_run", "true")], false),
+        (&allowed, &[("x-dry-run", "true"), ("x_dry_run", "false")], false),
+    ] {
+        assert_eq!(asked(s, &request("GET /", headers)).is_ok(), want, "{headers:?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
     request::Parts,
 };
@@ -41,6 +41,8 @@ pub struct Stream {
     refuse: Refuse,
     gate: Gate,
     signing: Option<(ChunkSigner, Scanner)>,
+    /// Fields that credentials were put into.
+    own: Vec<String>,
 }
 
 /// A body that is collected.
@@ -111,9 +113,10 @@ pub(super) fn plan(
     attached: &Arc<[String]>,
 ) -> Result<Body, Refusal> {
     let refuse = Refuse::new(credentials, attached);
+    let own: Vec<String> = bound.iter().filter_map(super::field_of).map(str::to_owned).collect();
     let stream = |refuse: Refuse, signing| {
         let gate = Gate::new(Arc::clone(&refuse.markers));
-        Body::Stream(Stream { gate, refuse, signing })
+        Body::Stream(Stream { gate, refuse, signing, own })
     };
     let kind = content_type(&parts.headers);
     match signing {
@@ -173,7 +176,13 @@ impl Stream {
 
     /// Looks through trailers, and takes authentication out of them: there it is in nobody's place.
     pub fn trailers(&self, trailers: &mut HeaderMap) -> Result<(), Refusal> {
-        for name in super::AUTHENTICATING {
+        let authenticates = |name: &HeaderName| {
+            // Many origins take `_` for `-`.
+            let dashed = name.as_str().replace('_', "-");
+            super::AUTHENTICATING.contains(&&*dashed) || self.own.contains(&dashed)
+        };
+        let taken: Vec<HeaderName> = trailers.keys().filter(|name| authenticates(name)).cloned().collect();
+        for name in taken {
             trailers.remove(name);
         }
         for (name, value) in &*trailers {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 pub(super) enum Unreadable {
     /// Not JSON.
     Malformed,
-    /// A key on the way occurs twice: readers differ in which one counts.
+    /// A key on the way occurs twice, or in other letters: readers differ in which one counts.
     Twice,
 }
 
@@ -96,7 +96,15 @@ impl Walk<'_> {
                     }
                     false
                 }
-                Some(step) if end == b'}' => self.key().is_some_and(|key| *key == *step),
+                Some(step) if end == b'}' => {
+                    let key = self.key();
+                    let alike = key.as_ref().is_some_and(|key| key.eq_ignore_ascii_case(step));
+                    let leads = key.is_some_and(|key| *key == *step);
+                    if alike && !leads {
+                        return Err(Unreadable::Twice);
+                    }
+                    leads
+                }
                 Some(step) => *step == index.to_string(),
             };
             index += 1;

@@ -17,6 +17,12 @@ impl Response {
         Self { values }
     }
 
+    /// Whether there is anything to take out.
+    #[must_use]
+    pub fn holds_any(&self) -> bool {
+        !self.values.is_empty()
+    }
+
     /// Takes values out of a head, or of trailers. Says how many there were: each is worth a finding
     /// `secret_in_response`.
     pub fn fields(&self, fields: &mut HeaderMap) -> usize {

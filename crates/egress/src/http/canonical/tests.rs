@@ -9,7 +9,7 @@ fn terms(judged: bool) -> Terms {
 
 fn judged(method: &str, target: &str, rules: bool) -> Result<(Request, String), Violation> {
     let request = Http::builder().method(method).uri(target).body(()).unwrap();
-    let (sent, judged) = canonical(&request, &terms(rules))?;
+    let (sent, judged) = canonical(&request, &terms(rules), "a.test")?;
     Ok((judged, sent.uri().to_string()))
 }
 
@@ -47,6 +47,38 @@ fn a_request_says_its_method_once() {
     }
     let over = Http::builder().method("POST").uri("/").header("x-http-method-override", "DELETE");
     let over = over.body(()).unwrap();
-    assert_eq!(canonical(&over, &terms(true)).unwrap_err().row().1, Reason::L7);
-    assert!(canonical(&over, &terms(false)).is_ok());
+    assert_eq!(canonical(&over, &terms(true), "a.test").unwrap_err().row().1, Reason::L7);
+    assert!(canonical(&over, &terms(false), "a.test").is_ok());
+}
+
+/// What the connection drops on the way is not there for rules either.
+#[test]
+fn fields_are_judged_as_they_are_sent() {
+    let request = Http::builder()
+        .uri("/")
+        .header("host", "b.test")
+        .header("connection", "x-dry-run")
+        .header("x-dry-run", "true")
+        .header("x-kept", "1");
+    let (sent, judged) = canonical(&request.body(()).unwrap(), &terms(true), "a.test").unwrap();
+    let names: Vec<&str> = judged.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["x-kept", "host"]);
+    assert_eq!(fields(sent.headers()), judged.headers);
+    assert_eq!(sent.headers()["host"], "a.test");
+}
+
+#[test]
+fn values_that_only_http2_can_pad_are_refused() {
+    for (value, refused) in [("admin ", true), (" admin", true), ("admin\t", true), ("", false), ("a b", false)] {
+        let request = Http::builder().uri("/").header("x-role", value).body(()).unwrap();
+        assert_eq!(canonical(&request, &terms(false), "a.test").is_err(), refused, "{value:?}");
+    }
+}
+
+#[test]
+fn overrides_with_low_lines_are_overrides() {
+    for (name, refused) in [("x_http_method_override", true), ("X_Original_URL", true), ("x_original", false)] {
+        let request = Http::builder().uri("/").header(name, "DELETE").body(()).unwrap();
+        assert_eq!(canonical(&request, &terms(true), "a.test").is_err(), refused, "{name}");
+    }
 }
