@@ -161,6 +161,12 @@ impl Frames {
         Self { sender, max_message, header: Vec::new(), frame: None, message: None, control: Vec::new(), closed: false }
     }
 
+    /// Bytes of the message that is being put together.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.message.as_ref().map_or(0, |(_, message)| message.len())
+    }
+
     /// Takes bytes off the front of `input` until something is complete; `None` when more bytes are needed, and then
     /// `input` is empty.
     ///

@@ -255,7 +255,9 @@ impl Session {
         let passage = credentials.request(permit, connection.verified(), &mut parts)?;
         let Passage { body: plan, messages, response: scrub, .. } = passage;
         let body = match (plan, body) {
-            (Plan::Stream(search), Outgoing::Streamed(upload)) => Outgoing::Streamed(Box::new(upload.searched(search))),
+            (Plan::Stream(search), Outgoing::Streamed(upload)) => {
+                Outgoing::Streamed(Box::new(upload.searched(search, &self.shared.room)))
+            }
             (Plan::Stream(mut search), Outgoing::Whole(held)) => Outgoing::Whole(held.change(|bytes| {
                 let passed = [search.pass(bytes)?, search.finish()?].concat();
                 Ok::<_, stockade_secrets::Refusal>(passed.into())

@@ -21,8 +21,28 @@ use crate::{config::Timers, rescue::Refusal};
 /// Bodies held at once, over all connections. With [`protocol::MAX_BODY`] a bound on memory.
 const HELD: usize = 64;
 
+/// What is read piece by piece has a place only once this much of a piece waits for the rest.
+const UNCOUNTED: usize = 64 * 1024;
+
 /// Room for bodies that are held.
+#[derive(Clone)]
 pub(crate) struct Room(Arc<Semaphore>);
+
+/// The place of what is read piece by piece: of a message, of a chunk.
+#[derive(Default)]
+pub(crate) struct Piece(Option<OwnedSemaphorePermit>);
+
+impl Piece {
+    /// Takes a place for so many bytes, or gives it back. Nobody waits here: others might wait for what is held.
+    pub(crate) fn holds(&mut self, bytes: usize, room: &Room) -> Result<(), Refusal> {
+        if bytes <= UNCOUNTED {
+            self.0 = None;
+        } else if self.0.is_none() {
+            self.0 = Some(Arc::clone(&room.0).try_acquire_owned().map_err(|_| Refusal::Busy)?);
+        }
+        Ok(())
+    }
+}
 
 impl Default for Room {
     fn default() -> Self {

@@ -17,7 +17,11 @@ use stockade_l7::Unreadable;
 use stockade_secrets::Stream as Search;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{arriving::Arriving, head::Violation};
+use super::{
+    arriving::Arriving,
+    head::Violation,
+    message::{Piece, Room},
+};
 use crate::{door::Bodies, grant::Grant, rescue::Refusal};
 
 /// A request body.
@@ -58,6 +62,8 @@ pub(crate) struct Upload {
     left: Option<u64>,
     /// Looks for placeholders in it.
     search: Option<Box<Search>>,
+    /// For a chunk of it that must be whole before it goes on.
+    piece: Option<(Piece, Room)>,
     /// What was searched and may go on.
     ready: VecDeque<Frame<Bytes>>,
     /// Whether all of it was read.
@@ -114,6 +120,7 @@ impl Upload {
             passed,
             left: most,
             search: None,
+            piece: None,
             ready: VecDeque::new(),
             ended,
             progress: progress.clone(),
@@ -123,8 +130,9 @@ impl Upload {
     }
 
     /// The same, looked through as it passes.
-    pub(crate) fn searched(mut self, search: Search) -> Self {
+    pub(crate) fn searched(mut self, search: Search, room: &Room) -> Self {
         self.search = Some(Box::new(search));
+        self.piece = Some((Piece::default(), room.clone()));
         self
     }
 
@@ -190,7 +198,13 @@ impl Upload {
         }
         self.passed.out.fetch_add(data.len() as u64, Ordering::Relaxed);
         let data = match &mut self.search {
-            Some(search) => search.pass(data)?,
+            Some(search) => {
+                let data = search.pass(data)?;
+                if let Some((piece, room)) = &mut self.piece {
+                    piece.holds(search.held(), room)?;
+                }
+                data
+            }
             None => data,
         };
         if !data.is_empty() {

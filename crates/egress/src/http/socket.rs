@@ -22,7 +22,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::stream::Stream;
+use super::{
+    message::{Piece, Room},
+    stream::Stream,
+};
 use crate::{
     door::Shared,
     grant::Grant,
@@ -108,8 +111,13 @@ pub(crate) async fn carry<C: Client>(shared: &Shared, client: C, first: Bytes, s
         let mut watcher = grant.clone();
         let both = async {
             let up = async {
-                let mut up =
-                    Up { watch: watch.as_ref(), frames: Frames::new(Sender::Client, MAX_MESSAGE), grant: &mut grant };
+                let mut up = Up {
+                    watch: watch.as_ref(),
+                    frames: Frames::new(Sender::Client, MAX_MESSAGE),
+                    piece: Piece::default(),
+                    room: &shared.room,
+                    grant: &mut grant,
+                };
                 let first = up.pass(&first)?;
                 upstream_out.write_all(&first).await?;
                 pump((&mut client_in, &mut upstream_out), |bytes| up.pass(bytes), |n| flow.sent(n)).await?;
@@ -121,6 +129,8 @@ pub(crate) async fn carry<C: Client>(shared: &Shared, client: C, first: Bytes, s
                     scrub: watch.as_ref().and_then(|w| w.scrub.as_ref()),
                     shown: &shown,
                     frames: Frames::new(Sender::Server, MAX_MESSAGE),
+                    piece: Piece::default(),
+                    room: &shared.room,
                 };
                 pump((&mut upstream_in, &mut client_out), |bytes| down.pass(bytes), |n| flow.received(n)).await?;
                 flow.half_closed();
@@ -166,6 +176,8 @@ fn farewell(refusal: &Refusal) -> Vec<u8> {
 struct Up<'a> {
     watch: Option<&'a Watch>,
     frames: Frames,
+    piece: Piece,
+    room: &'a Room,
     grant: &'a mut Grant,
 }
 
@@ -182,6 +194,7 @@ impl Up<'_> {
             rustix::rand::getrandom(&mut mask, rustix::rand::GetRandomFlags::empty()).map_err(|_| Stop::Io)?;
             out.extend(event.frame(Some(mask)));
         }
+        self.piece.holds(self.frames.held(), self.room).map_err(Stop::Refused)?;
         Ok(out)
     }
 }
@@ -233,6 +246,8 @@ struct Down<'a> {
     /// Values taken out so far.
     shown: &'a AtomicU64,
     frames: Frames,
+    piece: Piece,
+    room: &'a Room,
 }
 
 impl Down<'_> {
@@ -249,6 +264,7 @@ impl Down<'_> {
             }
             out.extend(event.frame(None));
         }
+        self.piece.holds(self.frames.held(), self.room).map_err(Stop::Refused)?;
         Ok(out)
     }
 }

@@ -161,6 +161,12 @@ impl Stream {
         self.sign(bytes)
     }
 
+    /// Bytes of a chunk that is being put together, to be signed whole.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.signing.as_ref().map_or(0, |(signer, _)| signer.held())
+    }
+
     /// Gives what was held back, at the end of the body.
     pub fn finish(&mut self) -> Result<Bytes, Refusal> {
         let bytes = self.gate.finish().map_err(|found| self.refuse.found(&found, Place::Body))?;

@@ -41,6 +41,11 @@ enum State {
 }
 
 impl ChunkSigner {
+    /// Bytes that wait for the rest of their chunk.
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
     pub(super) fn new(key: Key, stamp: String, scope: String, seed: String, trailer: bool) -> Self {
         Self { key, stamp, scope, last: seed, trailer, state: State::Line, buffer: Vec::new() }
     }
