@@ -50,6 +50,11 @@ fn check(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
                     .iter()
                     .for_each(|l| println!("note: `{l}` is not required, so a start without it is possible"));
                 policy.process().relax.iter().for_each(|r| println!("note: relaxed: {}", r.name()));
+                if policy.filesystem().protected.is_empty() {
+                    println!(
+                        "note: `filesystem.protected` is empty, so git hooks and settings of agents can be written"
+                    );
+                }
             }
             Ok(0)
         }

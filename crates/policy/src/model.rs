@@ -100,7 +100,8 @@ pub struct Filesystem {
     pub read_write: Vec<PathGrant>,
     /// Absent or masked, even below a granted path.
     pub hidden: Vec<PathBuf>,
-    /// Paths that are read-only even below a writable one. Absent ones are reported, not refused.
+    /// Paths that are read-only even below a writable one; those of the built-in policy where none are named. Absent
+    /// ones are reported, not refused.
     pub protected: Vec<PathBuf>,
 }
 

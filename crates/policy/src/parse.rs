@@ -123,9 +123,6 @@ fn read(source: &Source, root: &Node, report: &mut Report) -> Draft {
     };
     let top = Trail::Root;
     let known = ["version", "filesystem", "process", "network", "credentials", "inference", "rego", "publish"];
-    if matches!(root.value, Value::Null) {
-        return draft;
-    }
     let Some(fields) = r.fields(&top, root, &known) else { return draft };
     match fields.get("version") {
         Some(Node { value: Value::Int(VERSION), .. }) => {}
@@ -197,6 +194,7 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
     };
     let mut relax = BTreeSet::new();
     let mut require: Option<BTreeSet<_>> = None;
+    let mut protected: Option<Vec<_>> = None;
     let mut endpoints = Vec::new();
     let (mut rego, mut publish) = (Vec::new(), Vec::new());
     let mut credentials = BTreeMap::new();
@@ -205,7 +203,9 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
         filesystem.read_only.extend(draft.filesystem.read_only);
         filesystem.read_write.extend(draft.filesystem.read_write);
         filesystem.hidden.extend(draft.filesystem.hidden);
-        filesystem.protected.extend(draft.filesystem.protected);
+        if let Some(named) = draft.filesystem.protected {
+            protected.get_or_insert_default().extend(named);
+        }
         relax.extend(draft.process.relax);
         if let Some(named) = draft.process.require {
             require.get_or_insert_default().extend(named);
@@ -221,10 +221,15 @@ fn merge(drafts: Vec<Draft>, digest: String, report: &mut Report) -> Policy {
             report.extend(Rejected::one(&draft.file, Position::default(), message, None));
         }
     }
-    // A policy that is only about the network works in the same directory as no policy. The built-in policy has the
-    // section, so this ends there.
-    if unsaid && let Ok(builtin) = Policy::builtin() {
-        filesystem = builtin.filesystem;
+    // A policy that is only about the network works in the same directory as no policy, and one that grants a directory
+    // does not thereby open what the host obeys in it. The built-in policy says both, so this ends there.
+    match protected {
+        Some(named) => filesystem.protected = named,
+        None => match Policy::builtin() {
+            Ok(builtin) if unsaid => filesystem = builtin.filesystem,
+            Ok(builtin) => filesystem.protected = builtin.filesystem.protected,
+            Err(rejected) => report.extend(rejected),
+        },
     }
     granted_twice(&filesystem, report);
     published_twice(&publish, report);

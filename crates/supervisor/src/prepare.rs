@@ -183,6 +183,11 @@ fn weaknesses(policy: &Policy) -> Vec<String> {
         let names: Vec<&str> = weakened.iter().map(|l| l.name()).collect();
         said.push(format!("not required by policy: {}", names.join(", ")));
     }
+    if policy.filesystem().protected.is_empty() {
+        said.push(
+            "not protected by policy: git hooks, settings of editors and agents (`filesystem.protected`)".to_owned(),
+        );
+    }
     said
 }
 

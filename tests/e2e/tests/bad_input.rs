@@ -84,8 +84,12 @@ fn unknown_words_are_errors_with_a_suggestion() {
 
 #[test]
 fn an_empty_policy_grants_nothing_and_is_not_an_error() {
+    // A file that was cut to nothing is not an empty policy.
+    for cut in ["", "# version: 1\n"] {
+        rejected(cut, &["policy.yaml", "`version` is missing", "begin with `version: 1`"]);
+    }
     for mode in Mode::available() {
-        let run = Stockade::new(*mode).policy("").sh("echo it ran; curl -sS --max-time 5 http://a.test/");
+        let run = Stockade::new(*mode).policy("version: 1\n").sh("echo it ran; curl -sS --max-time 5 http://a.test/");
         assert!(run.text().starts_with("it ran\n"), "{mode:?} {run:?}");
         assert!(run.text().contains("no_policy"), "{mode:?} {run:?}");
         assert_eq!(run.events.one("no_policy").host(), Some("a.test"));

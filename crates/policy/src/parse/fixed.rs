@@ -24,7 +24,8 @@ pub(crate) struct FilesystemDraft {
     pub(crate) read_only: Vec<PathGrant>,
     pub(crate) read_write: Vec<PathGrant>,
     pub(crate) hidden: Vec<PathBuf>,
-    pub(crate) protected: Vec<PathBuf>,
+    /// Nothing where the file does not say it; `[]` is said.
+    pub(crate) protected: Option<Vec<PathBuf>>,
 }
 
 /// `process` of one file.
@@ -53,8 +54,9 @@ pub(crate) fn filesystem(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> 
     if let Some(node) = fields.get("read_write") {
         draft.read_write = r.each(&Trail::Key(trail, "read_write"), node, |r, t, n| grant(r, t, n, true));
     }
-    if let Some(node) = fields.get("protected") {
-        draft.protected = r.each(&Trail::Key(trail, "protected"), node, hidden);
+    // A key with nothing after it is no decision to protect nothing; `[]` is one.
+    if let Some(node) = fields.get("protected").filter(|node| !matches!(node.value, Value::Null)) {
+        draft.protected = Some(r.each(&Trail::Key(trail, "protected"), node, hidden));
     }
     if let Some(node) = fields.get("hidden") {
         draft.hidden = r.each(&Trail::Key(trail, "hidden"), node, hidden);

@@ -118,10 +118,51 @@ fn a_policy_about_the_network_alone_has_the_builtin_view() {
     assert!(parsed("version: 1\nfilesystem: {}").unwrap().filesystem().read_write.is_empty());
 }
 
+/// What the host would execute or obey later stays read-only until somebody says otherwise: granting the workspace
+/// alone does not.
+#[test]
+fn protected_paths_are_those_of_the_builtin_policy_until_a_policy_names_its_own() {
+    let builtin = Policy::builtin().unwrap().filesystem().protected.clone();
+    assert!(builtin.len() > 10);
+    let protected = |texts: &[&str]| {
+        let sources: Vec<_> = texts.iter().map(|text| Source::new("p.yaml", format!("version: 1\n{text}"))).collect();
+        Policy::parse(&sources).unwrap_or_else(|e| panic!("{e}")).filesystem().protected.clone()
+    };
+    for unsaid in ["filesystem: {}", "filesystem: {read_write: [.]}", "filesystem: {protected: }", "network: {}"] {
+        assert_eq!(protected(&[unsaid]), builtin, "{unsaid}");
+        assert_eq!(protected(&[unsaid, "filesystem: {protected: [a]}"]), [PathBuf::from("a")], "{unsaid}");
+    }
+    assert!(protected(&["filesystem: {protected: []}"]).is_empty());
+    assert!(protected(&["filesystem: {read_write: [.]}", "filesystem: {protected: []}"]).is_empty());
+    assert_eq!(protected(&["filesystem: {protected: [b]}", "filesystem: {protected: []}"]), [PathBuf::from("b")]);
+}
+
+/// The policies that documents and images give as examples.
+#[test]
+fn documented_policies_protect_what_the_host_obeys() {
+    let builtin = Policy::builtin().unwrap().filesystem().protected.clone();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for file in ["README.md", "docs/agents.md", "docs/policy.md", "deploy/docker/agent/policy.yaml"] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let text = match text.split_once("```yaml\n") {
+            Some((_, rest)) => rest.split("```").next().unwrap(),
+            None => &text,
+        };
+        let policy = parsed(text).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert_eq!(policy.filesystem().protected, builtin, "{file}");
+        assert!(policy.filesystem().read_write.iter().any(|g| g.path.as_os_str() == "."), "tripwire: {file}");
+    }
+}
+
 #[test]
 fn diagnostics_of_the_document() {
     for (text, want) in [
         ("{}", "policy.yaml:1:1: `version` is missing\n  help: begin with `version: 1`"),
+        // What a write that was cut short leaves.
+        ("", "policy.yaml:1:1: `version` is missing\n  help: begin with `version: 1`"),
+        ("# a comment\n", "`version` is missing"),
+        ("---\n", "`version` is missing"),
+        ("network: {}", "policy.yaml:1:1: `version` is missing"),
         (
             "version: 2",
             "policy.yaml:1:10: unknown version of the policy language (at version)\n  help: this program reads `version: 1`",

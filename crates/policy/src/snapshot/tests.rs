@@ -80,7 +80,12 @@ fn what_no_endpoint_matches_is_denied() {
 
 #[test]
 fn an_empty_policy_denies_everything() {
-    for text in ["version: 1", "version: 1\nnetwork:", "version: 1\nnetwork: {endpoints: {}}", ""] {
+    for text in [
+        "version: 1",
+        "version: 1\nnetwork:",
+        "version: 1\nnetwork: {endpoints: {}}",
+        "version: 1\nnetwork: {endpoints: }",
+    ] {
         let p = Policy::parse(&[Source::new("p", text)]).unwrap();
         let s = Snapshot::compile(&p, &[], Generation::FIRST, Posture::Enforce).unwrap();
         assert_eq!(denial(&s, "a.test.example:443").reason, Reason::NoPolicy);

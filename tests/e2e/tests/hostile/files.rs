@@ -171,6 +171,36 @@ fn files_outside_the_grants_stay_as_they_are() {
     assert!(did >= 14, "tripwire: without Stockade most of it works: {bare:?}");
 }
 
+/// FS-05: a policy that grants the directory does not open what the host obeys in it; one that says so does, and is
+/// told so.
+#[test]
+fn granting_the_workspace_leaves_what_the_host_obeys_as_it_is() {
+    const STEERS: [&str; 3] = [".git/hooks/pre-commit", ".git/config", ".claude/settings.json"];
+    let script =
+        format!("for at in plain.txt {}; do echo x 2>/dev/null >> $at && echo did $at; done; exit 0", STEERS.join(" "));
+    let place = |mode, more: &str| {
+        let s = Stockade::new(mode).policy(&format!("version: 1\nfilesystem: {{read_write: [.]{more}}}\n"));
+        for path in STEERS {
+            let at = s.work().join(path);
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(&at, "mine\n").unwrap();
+        }
+        fs::write(s.work().join("plain.txt"), "mine\n").unwrap();
+        let chown = Command::new("chown").args(["-R", "1000:1000"]).arg(s.work()).output().unwrap();
+        assert!(chown.status.success() || mode == Mode::Rootless, "{chown:?}");
+        s
+    };
+    for mode in Mode::available() {
+        let run = place(*mode, "").sh(&script);
+        assert_eq!(run.text(), "did plain.txt\n", "{mode:?} {run:?}");
+        assert!(!run.stderr.contains("not protected by policy"), "{mode:?} {run:?}");
+
+        let run = place(*mode, ", protected: []").sh(&script);
+        assert_eq!(run.text().lines().count(), 1 + STEERS.len(), "tripwire: {mode:?} {run:?}");
+        assert!(run.stderr.contains("not protected by policy"), "{mode:?} {run:?}");
+    }
+}
+
 /// FS-05: what would run by itself later and is not there yet can be made, and is told before the host uses it.
 #[test]
 fn what_runs_by_itself_later_is_told_when_it_is_made() {
