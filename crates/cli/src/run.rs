@@ -1,6 +1,7 @@
 //! `run` and `learn`.
 
 mod blocked;
+mod learned;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -40,7 +41,9 @@ pub(crate) fn learn(args: LearnArgs) -> Result<u8, Failure> {
     let output = std::path::absolute(&args.output)?;
     let config = config(args.sandbox, Posture::Learn { output: output.clone(), inspect: args.inspect })?;
     let finished = supervisor::run(&config)?;
-    say(format_args!("stockade: the policy that allows what was seen is in {}", output.display()));
+    if let Some(written) = &finished.learned {
+        learned::lines(&output, written).iter().for_each(|line| say(format_args!("{line}")));
+    }
     say_usage(&config, &finished);
     Ok(finished.code)
 }

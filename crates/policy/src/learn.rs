@@ -1,6 +1,8 @@
 //! Learning: what was seen, as the least policy that allows it.
 
+mod known;
 mod requests;
+mod unlearned;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,10 +10,11 @@ use std::{
     net::IpAddr,
 };
 
-use stockade_types::{AddressClass, Host, Port};
+use stockade_types::{AddressClass, Host, Port, Reason};
 
-use self::requests::Requests;
-use crate::{decision::Request, denial::list, host};
+pub use self::unlearned::Unlearned;
+use self::{known::Known, requests::Requests, unlearned::Refusals};
+use crate::{decision::Request, denial::list, host, model::Policy};
 
 /// Most hosts remembered, and most ports of one. The command chooses where it connects; this bounds what that costs.
 const MAX_HOSTS: usize = 10_000;
@@ -33,7 +36,9 @@ pub enum Seen {
 /// What a learning run saw.
 #[derive(Debug, Clone, Default)]
 pub struct Learned {
+    known: Known,
     hosts: BTreeMap<Host, BTreeMap<Port, Traffic>>,
+    refusals: Refusals,
     /// Where clients accepted no certificate but their own; at most [`MAX_HOSTS`].
     pinned: BTreeSet<(Host, Port)>,
     dropped: u64,
@@ -46,6 +51,23 @@ struct Traffic {
     spoken: BTreeSet<Seen>,
     /// Present where requests could be read: nothing was relayed unread there.
     requests: Option<Requests>,
+    /// Endpoints of the policy in force that it went by.
+    served: BTreeSet<String>,
+    /// Whether that was not all they allow.
+    widened: bool,
+}
+
+/// A learned policy, and what there is to say about it.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The policy.
+    pub text: String,
+    /// How many endpoints it has.
+    pub endpoints: usize,
+    /// Whether it is to be used together with the policy that was in force, which says what no run can show.
+    pub beside: bool,
+    /// What was refused or failed.
+    pub unlearned: Vec<Unlearned>,
 }
 
 impl Learned {
@@ -53,6 +75,12 @@ impl Learned {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Nothing yet, with this policy in force.
+    #[must_use]
+    pub fn with(policy: &Policy) -> Self {
+        Self { known: Known::of(policy), ..Self::default() }
     }
 
     /// Notes one connection.
@@ -74,6 +102,22 @@ impl Learned {
         if !noted {
             self.dropped_requests = self.dropped_requests.saturating_add(1);
         }
+    }
+
+    /// Notes which endpoint of the policy in force something observed went by, and whether only learning let it
+    /// through.
+    pub fn see_endpoint(&mut self, host: &Host, port: Port, endpoint: &str, audited: bool) {
+        if self.known.covers(endpoint, host, port)
+            && let Some(traffic) = self.traffic(host, port)
+        {
+            traffic.served.insert(endpoint.to_owned());
+            traffic.widened |= audited;
+        }
+    }
+
+    /// Notes what was refused, or failed.
+    pub fn see_refused(&mut self, place: String, reason: Option<Reason>, detail: &str, count: u64) {
+        self.refusals.add(place, reason, detail, count);
     }
 
     /// Notes that a client did not accept the sandbox's certificate.
@@ -103,39 +147,126 @@ impl Learned {
     /// requests were read, their methods and paths. The order is that of the names. Hosts that no policy can allow are named in comments.
     #[must_use]
     pub fn to_yaml(&self) -> String {
-        let mut text = String::from("version: 1\nnetwork:\n  endpoints:\n");
-        let mut refused = Vec::new();
+        self.written().text
+    }
+
+    /// The same, with what there is to say about it.
+    ///
+    /// What the policy in force said of a host is said again, as far as that can be. Where an endpoint that was used
+    /// says more, nothing of that policy is repeated: two files must not treat one host differently.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        let more = self.more();
+        let mut text = String::new();
+        let mut notes = String::new();
         let mut written = 0;
         for (host, ports) in &self.hosts {
             if let Err(why) = host::pattern(&host.to_string()) {
-                refused.push(format!("# not allowed: {host}: {why}\n"));
+                // Writing to a String cannot fail.
+                let _ = writeln!(notes, "# not allowed: {host}: {why}");
                 continue;
             }
-            for (kind, ports) in kinds(ports) {
-                endpoint(&mut text, host, &kind.suffix, ports, &kind.last);
+            let repeated = |traffic: &Traffic| more.is_empty() || traffic.served.is_empty();
+            let (new, known): (BTreeMap<Port, &Traffic>, BTreeMap<Port, &Traffic>) =
+                ports.iter().map(|(port, traffic)| (*port, traffic)).partition(|(_, traffic)| repeated(traffic));
+            for (kind, ports) in kinds(&new) {
+                let last = format!("{}{}", kind.last, self.private(host, &ports, &new));
+                endpoint(&mut text, host, &kind.suffix, ports, &last);
                 written += 1;
             }
+            known.iter().for_each(|(port, traffic)| notes.push_str(&not_repeated(host, *port, traffic)));
         }
-        if written == 0 {
-            text = String::from("version: 1\nnetwork:\n  endpoints: {}\n");
+        let begin = match written {
+            0 => "version: 1\nnetwork:\n  endpoints: {}\n",
+            _ => "version: 1\nnetwork:\n  endpoints:\n",
+        };
+        let (unlearned, dropped) = self.refusals.all();
+        self.note(&mut notes, &unlearned, dropped);
+        let text = format!("{}{begin}{text}{notes}", beside(&more));
+        Written { text, endpoints: written, beside: !more.is_empty(), unlearned }
+    }
+
+    /// What endpoints that were used say and a learned one cannot, by their names.
+    fn more(&self) -> BTreeMap<&str, &[String]> {
+        let served = self.hosts.values().flat_map(BTreeMap::values).flat_map(|traffic| &traffic.served);
+        let said = served.filter_map(|name| Some((name.as_str(), self.known.get(name)?.more.as_slice())));
+        said.filter(|(_, more)| !more.is_empty()).collect()
+    }
+
+    /// `private_addresses`: of a private address itself, or of the endpoints that a name went by.
+    fn private(&self, host: &Host, ports: &BTreeSet<Port>, traffic: &BTreeMap<Port, &Traffic>) -> String {
+        let blocks: BTreeSet<String> = match host {
+            Host::Addr(addr) if AddressClass::of(*addr) == AddressClass::Private => {
+                BTreeSet::from([format!("{addr}/{}", if addr.is_ipv4() { 32 } else { 128 })])
+            }
+            Host::Addr(_) => BTreeSet::new(),
+            Host::Name(_) => {
+                let served = ports.iter().filter_map(|port| traffic.get(port)).flat_map(|traffic| &traffic.served);
+                let said = served.filter_map(|name| self.known.get(name));
+                said.flat_map(|said| &said.blocks).map(ToString::to_string).collect()
+            }
+        };
+        if blocks.is_empty() {
+            return String::new();
         }
-        refused.iter().for_each(|line| text.push_str(line));
+        let blocks: Vec<String> = blocks.into_iter().map(|block| format!("\"{block}\"")).collect();
+        format!("      private_addresses: [{}]\n", blocks.join(", "))
+    }
+
+    /// What was seen and is not in the policy.
+    fn note(&self, notes: &mut String, unlearned: &[Unlearned], dropped: u64) {
+        // Writing to a String cannot fail.
         for (host, port) in &self.pinned {
-            // Writing to a String cannot fail.
             let _ = writeln!(
-                text,
+                notes,
                 "# not learned: {host}:{port}: a program did not accept the sandbox's certificate; {PINNED}"
             );
         }
+        for kind in unlearned {
+            let _ = writeln!(notes, "# refused or failed: {kind}");
+        }
+        if dropped > 0 {
+            let _ = writeln!(notes, "# {dropped} more that were refused or failed are not listed");
+        }
         if self.dropped > 0 {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "# {} more connections were not recorded", self.dropped);
+            let _ = writeln!(notes, "# {} more connections were not recorded", self.dropped);
         }
         if self.dropped_requests > 0 {
-            let _ = writeln!(text, "# {} more requests were not recorded and are not allowed", self.dropped_requests);
+            let _ = writeln!(notes, "# {} more requests were not recorded and are not allowed", self.dropped_requests);
         }
-        text
     }
+}
+
+/// The first lines of a policy that is not to be used alone.
+fn beside(more: &BTreeMap<&str, &[String]>) -> String {
+    if more.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from(
+        "# Use this beside the policy that was in force (`--policy` is taken several times). It says what no run can show:\n",
+    );
+    for (name, keys) in more {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "#   endpoint `{name}`: {}", keys.join(", "));
+    }
+    text
+}
+
+/// A destination that the policy in force has an endpoint for; with what it does not allow of what was asked.
+fn not_repeated(host: &Host, port: Port, traffic: &Traffic) -> String {
+    let names: Vec<String> = traffic.served.iter().map(|name| format!("`{name}`")).collect();
+    let mut text = format!("# not repeated: {host}:{port} is in endpoint {} of that policy", names.join(", "));
+    if traffic.widened {
+        text.push_str(", which does not allow all that was asked; add to it what it lacks of\n");
+        let rules = traffic.requests.as_ref().map(Requests::rules).unwrap_or_default();
+        rules.lines().for_each(|line| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "# {line}");
+        });
+        return text;
+    }
+    text.push('\n');
+    text
 }
 
 /// An endpoint of a host: what its name ends in, and what it says.
@@ -146,7 +277,7 @@ struct Kind {
 }
 
 /// Ports of one host by what must be said about them.
-fn kinds(ports: &BTreeMap<Port, Traffic>) -> Vec<(Kind, BTreeSet<Port>)> {
+fn kinds(ports: &BTreeMap<Port, &Traffic>) -> Vec<(Kind, BTreeSet<Port>)> {
     let (mut opaque, mut sealed) = (BTreeSet::new(), BTreeSet::new());
     let mut read: BTreeMap<String, BTreeSet<Port>> = BTreeMap::new();
     let mut clear = true;
@@ -190,12 +321,6 @@ fn endpoint(text: &mut String, host: &Host, suffix: &str, ports: BTreeSet<Port>,
     };
     // Writing to a String cannot fail.
     let _ = write!(text, "    {name}{suffix}:\n      hosts: [{quoted}]\n      ports: {}\n{last}", list(&ports));
-    if let Host::Addr(addr) = host
-        && AddressClass::of(*addr) == AddressClass::Private
-    {
-        let bits = if addr.is_ipv4() { 32 } else { 128 };
-        let _ = writeln!(text, "      private_addresses: [\"{addr}/{bits}\"]");
-    }
 }
 
 fn short_hash(text: &str) -> String {
@@ -204,143 +329,4 @@ fn short_hash(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use stockade_types::Generation;
-
-    use super::*;
-    use crate::{Door, Intent, Policy, Posture, Snapshot, Source, Verdict};
-
-    #[test]
-    fn the_text_is_stable_and_minimal() {
-        let mut learned = Learned::new();
-        for (host, port, seen) in [
-            ("b.example.org", 443, Seen::Tls),
-            ("a.example.org", 80, Seen::Http),
-            ("b.example.org", 80, Seen::Http),
-            ("b.example.org", 22, Seen::Opaque),
-            ("10.0.0.7", 5432, Seen::Opaque),
-            ("metadata.google.internal", 80, Seen::Http),
-            ("b.example.org", 443, Seen::Tls),
-        ] {
-            learned.observe(&Host::parse(host).unwrap(), Port::new(port).unwrap(), seen);
-        }
-        let want = "version: 1\nnetwork:\n  endpoints:\n    \
-            a.example.org:\n      hosts: [a.example.org]\n      ports: [80]\n    \
-            b.example.org:\n      hosts: [b.example.org]\n      ports: [80, 443]\n      tls: passthrough\n    \
-            b.example.org-tcp:\n      hosts: [b.example.org]\n      ports: [22]\n      protocol: tcp\n    \
-            10.0.0.7-tcp:\n      hosts: [10.0.0.7]\n      ports: [5432]\n      protocol: tcp\n      private_addresses: [\"10.0.0.7/32\"]\n\
-            # not allowed: metadata.google.internal: `metadata.google.internal` cannot be an endpoint: \
-            it is a cloud metadata service, which is never reachable\n";
-        assert_eq!(learned.to_yaml(), want);
-    }
-
-    #[test]
-    fn nothing_seen_allows_nothing() {
-        assert!(Learned::new().is_empty());
-        let policy = Policy::parse(&[Source::new("learned", Learned::new().to_yaml())]).unwrap();
-        assert!(policy.network().endpoints.is_empty());
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut learned = Learned::new();
-        for i in 0..MAX_HOSTS + 5 {
-            learned.observe(&Host::parse(&format!("h{i}.example.org")).unwrap(), Port::HTTPS, Seen::Tls);
-        }
-        let host = Host::parse("h0.example.org").unwrap();
-        (1..=400).for_each(|p| learned.observe(&host, Port::new(p).unwrap(), Seen::Opaque));
-        assert_eq!((learned.hosts.len(), learned.hosts[&host].len()), (MAX_HOSTS, MAX_PORTS));
-        assert!(learned.to_yaml().ends_with("# 150 more connections were not recorded\n"), "{}", learned.dropped);
-    }
-
-    #[test]
-    fn pinned_clients_are_named_and_allowed_nothing() {
-        let mut learned = Learned::new();
-        for i in 0..MAX_HOSTS + 5 {
-            learned.see_pinned(&Host::parse(&format!("h{i}.example.org")).unwrap(), Port::HTTPS);
-        }
-        let text = learned.to_yaml();
-        assert_eq!(text.matches("# not learned: ").count(), MAX_HOSTS);
-        assert!(text.contains("# not learned: h7.example.org:443: a program did not accept"), "{text:.400}");
-        assert!(Policy::parse(&[Source::new("learned", &text)]).unwrap().network().endpoints.is_empty());
-    }
-
-    #[test]
-    fn requests_become_rules() {
-        let mut learned = Learned::new();
-        let host = Host::parse("api.example.org").unwrap();
-        let port = |n| Port::new(n).unwrap();
-        let request = |method: &str, path: &str| Request::parse(method, path, &[]).unwrap();
-        for (at, method, path) in
-            [(443, "GET", "/a/1"), (443, "GET", "/a/2"), (443, "GET", "/a/3"), (80, "POST", "/b"), (8443, "POST", "/b")]
-        {
-            learned.observe(&host, port(at), if at == 443 { Seen::Tls } else { Seen::Http });
-            learned.see_request(&host, port(at), method, path);
-        }
-        learned.observe(&host, port(8080), Seen::Tls);
-        learned.observe(&host, port(22), Seen::Opaque);
-        let text = learned.to_yaml();
-        let want = "version: 1\nnetwork:\n  endpoints:\n    \
-            api.example.org-443:\n      hosts: [api.example.org]\n      ports: [443]\n      allow:\n        - {methods: [GET], paths: [\"/a/*\"]}\n    \
-            api.example.org-80:\n      hosts: [api.example.org]\n      ports: [80, 8443]\n      allow:\n        - {methods: [POST], paths: [/b]}\n    \
-            api.example.org-sealed:\n      hosts: [api.example.org]\n      ports: [8080]\n      tls: passthrough\n    \
-            api.example.org-tcp:\n      hosts: [api.example.org]\n      ports: [22]\n      protocol: tcp\n";
-        assert_eq!(text, want);
-        let policy = Policy::parse(&[Source::new("learned", &text)]).unwrap_or_else(|e| panic!("{e}"));
-        let snapshot = Snapshot::compile(&policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
-        for (at, method, path, allowed) in [
-            (443, "GET", "/a/9", true),
-            (443, "POST", "/a/1", false),
-            (443, "GET", "/b", false),
-            (80, "POST", "/b", true),
-            (80, "GET", "/a/1", false),
-        ] {
-            let Verdict::Allow(permit) = snapshot.authorize(&Intent::new(Door::Connect, host.clone(), port(at))) else {
-                panic!("{at}")
-            };
-            let verdict = snapshot.authorize_request(&permit, &request(method, path));
-            assert_eq!(matches!(verdict, crate::RequestVerdict::Allow(_)), allowed, "{at} {method} {path}");
-        }
-    }
-
-    fn host() -> impl Strategy<Value = Host> {
-        let name = prop_oneof![
-            "[a-c]{1,2}\\.[xy]\\.test",
-            "[a-z][a-z0-9_-]{0,60}[a-z0-9]\\.[a-z]{40,60}\\.example\\.org",
-            "(203\\.0\\.113|10\\.0\\.0|8\\.8\\.8)\\.[1-9]",
-            "\\[2001:db8::[1-9a-f]{1,4}\\]",
-            "[0-9]{1,3}e[0-9]\\.test",
-        ];
-        name.prop_filter_map("not a host", |text| Host::parse(&text).ok())
-    }
-
-    fn seen() -> impl Strategy<Value = (Host, Port, Seen)> {
-        let port = prop_oneof![Just(80u16), Just(443), Just(22), 1..=u16::MAX];
-        let spoken = prop_oneof![Just(Seen::Http), Just(Seen::Tls), Just(Seen::Opaque)];
-        (host(), port.prop_filter_map("port", Port::new), spoken)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn the_policy_allows_exactly_what_was_seen(all in prop::collection::vec(seen(), 0..12), other in prop::collection::vec(seen(), 0..6)) {
-            let mut learned = Learned::new();
-            for (host, port, spoken) in &all {
-                learned.observe(host, *port, *spoken);
-            }
-            let text = learned.to_yaml();
-            let policy = Policy::parse(&[Source::new("learned", &text)]).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
-            let snapshot = Snapshot::compile(&policy, &[], Generation::FIRST, Posture::Enforce).unwrap();
-            let hosts = all.iter().chain(&other).map(|s| &s.0);
-            for host in hosts {
-                for port in all.iter().chain(&other).map(|s| s.1) {
-                    let intent = Intent::new(Door::Transparent, host.clone(), port);
-                    let allowed = matches!(snapshot.authorize(&intent), Verdict::Allow(_));
-                    let observed = all.iter().any(|(h, p, _)| h == host && *p == port);
-                    prop_assert_eq!(allowed, observed, "{} {}\n{}", host, port, text);
-                }
-            }
-        }
-    }
-}
+mod tests;

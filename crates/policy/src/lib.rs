@@ -40,7 +40,7 @@ pub use diagnostic::{Diagnostic, Position, Rejected, Source};
 pub use diff::{Change, Diff};
 pub use explain::{Explanation, RequestExplanation};
 pub use host::{SYNTHETIC_V4, SYNTHETIC_V6};
-pub use learn::{Learned, Seen};
+pub use learn::{Learned, Seen, Unlearned, Written};
 pub use model::{
     Ancestor, Binary, Caller, Callers, Credential, Endpoint, HostPattern, Inject, Part, Policy, Relaxation,
     RequestLimits, Sigv4, Store, Upstream, User,

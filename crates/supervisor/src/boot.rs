@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use stockade_audit::{HeadHandle, Summary};
 use stockade_confine::limits::Usage;
+use stockade_policy::Written;
 use stockade_types::LayerStatus;
 
 pub(crate) use isolate::Prepared;
@@ -33,6 +34,8 @@ pub struct Finished {
     pub layers: Vec<LayerStatus>,
     /// Newest line of the audit log, where there is one.
     pub head: Option<HeadHandle>,
+    /// What was learned, by `learn`.
+    pub learned: Option<Written>,
 }
 
 /// Runs one command in one sandbox. The caller must be single-threaded.

@@ -183,11 +183,9 @@ impl Serving<'_> {
             End::Bare(what) => return Err(Error::Bare(what)),
             End::Command(_) | End::TimedOut => {}
         }
-        if let Some((recording, output)) = &self.learned {
-            recording.write(output)?;
-        }
+        let learned = self.learned.as_ref().map(|(recording, output)| recording.write(output)).transpose()?;
         let code = u8::try_from(code).unwrap_or(u8::MAX);
-        Ok(Finished { code, summary: self.summary, usage, layers, head: self.head })
+        Ok(Finished { code, summary: self.summary, usage, layers, head: self.head, learned })
     }
 }
 

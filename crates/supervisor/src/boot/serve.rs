@@ -92,7 +92,7 @@ impl Engine {
         let log = before.log.take();
         let head = log.as_ref().map(FileSink::head);
         let summary = Summary::new();
-        let learned = before.learned.take().map(|output| (learn::Recording::default(), output));
+        let learned = before.learned.take().map(|output| (learn::Recording::new(&before.decided.policy), output));
         let system = Arc::new(resolver::System::from_host().map_err(|e| Error::Door(e.to_string()))?);
         let traces = before.operator.traces(before.config, &system).unwrap_or_else(|why| {
             before.decided.notices.push(why);

@@ -124,3 +124,97 @@ fn requests_inside_tls_are_learned_when_asked_for() {
         assert!(!text.contains("allow:"), "{text}");
     });
 }
+
+/// A host inside, by a policy that says so, and one that it does not know.
+const PRIVATE: &str = "
+version: 1
+network:
+  endpoints:
+    site: {hosts: [up.test], ports: [80], private_addresses: [192.0.2.0/24]@}
+";
+const BOTH: &str =
+    "for h in up.test other.test; do curl -sS -o /dev/null -w '%{http_code} ' --max-time 10 http://$h/; done";
+
+#[test]
+fn what_the_policy_in_force_says_is_not_lost() {
+    need_tools!(inside: "curl", "bash");
+    Outer::run_within(Duration::from_secs(170), |_| {
+        let dns = Dns::start((RESOLVER, 53));
+        let site = Http::hello("192.0.2.10:80");
+        dns.host("up.test", "192.0.2.10");
+        dns.host("other.test", "192.0.2.10");
+        let learn = |mode: &Mode, policy: Option<&str>, script: &str| {
+            let mut stockade = Stockade::new(*mode);
+            let learned = stockade.work().with_file_name("conf").join("learned.yaml");
+            if let Some(policy) = policy {
+                stockade = stockade.policy(policy);
+            }
+            let run = stockade.subcommand("learn").arg("-o").arg(&learned).sh(script);
+            let text = std::fs::read_to_string(&learned).unwrap_or_else(|e| panic!("{e}: {run:?}"));
+            (run, text)
+        };
+        for mode in Mode::available() {
+            // Private addresses are said again, so that the learned policy works alone. What was refused is told.
+            let (run, text) = learn(mode, Some(&PRIVATE.replace('@', "")), BOTH);
+            assert_eq!(run.text(), "200 403 ", "{mode:?} {run:?}");
+            assert!(text.contains("      private_addresses: [\"192.0.2.0/24\"]\n"), "{mode:?} {text}");
+            assert!(text.contains("# refused or failed: 1 × other.test:80  ssrf_internal: "), "{mode:?} {text}");
+            assert!(run.stderr.contains("  1 × other.test:80  ssrf_internal: "), "{mode:?} {run:?}");
+            let run = Stockade::new(*mode).policy(&text).sh(BOTH);
+            assert_eq!(run.text(), "200 403 ", "{mode:?} {run:?}\n{text}");
+
+            // What no run can show stays with the policy that said it, and both together are a policy.
+            let base = PRIVATE.replace('@', ", limits: {requests_per_minute: 600}, credentials: [token]");
+            let base = base.replace("[80]", "[80, 443]");
+            let base = format!(
+                "{base}credentials:\n  token: {{env: TOKEN, source: \"file:token\", inject: {{header: x-token, value: \"{{secret}}\"}}}}\n"
+            );
+            let token = |s: Stockade| {
+                std::fs::write(s.policy_path().with_file_name("token"), "a-secret-of-some-length\n").unwrap();
+                s
+            };
+            let stockade = token(Stockade::new(*mode)).policy(&base);
+            let learned = stockade.work().with_file_name("conf").join("learned.yaml");
+            let run = stockade.subcommand("learn").arg("-o").arg(&learned).sh(BOTH);
+            let text = std::fs::read_to_string(&learned).unwrap_or_else(|e| panic!("{e}: {run:?}"));
+            assert!(text.contains("#   endpoint `site`: `limits`, `credentials: [token]`\n"), "{mode:?} {text}");
+            assert!(text.contains("# not repeated: up.test:80 is in endpoint `site`"), "{mode:?} {text}");
+            assert!(run.stderr.contains("nothing was learned that the policy does not have"), "{mode:?} {run:?}");
+            let both = token(Stockade::new(*mode)).policy(&base);
+            let second = both.policy_path().with_file_name("learned.yaml");
+            std::fs::write(&second, &text).unwrap();
+            let run = both.arg("--policy").arg(&second).sh(BOTH);
+            assert!(run.text().starts_with("200 403"), "{mode:?} {run:?}\n{text}");
+
+            // Without a policy that knows them, private hosts are not learned, and that is said.
+            let (run, text) = learn(mode, None, "curl -sS -o /dev/null --max-time 10 http://up.test/");
+            assert!(text.starts_with("version: 1\nnetwork:\n  endpoints: {}\n"), "{mode:?} {text}");
+            assert!(run.stderr.contains("stockade: nothing was learned: "), "{mode:?} {run:?}");
+            assert!(run.stderr.contains("  1 × up.test:80  ssrf_internal: "), "{mode:?} {run:?}");
+        }
+        assert!(site.requests().len() >= 3, "control: it was there to be reached");
+    });
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_refused_before_the_command_runs() {
+    for mode in Mode::available() {
+        let stockade = Stockade::new(*mode);
+        let work = stockade.work();
+        let run = stockade.subcommand("learn").arg("-o").arg(&work).sh("echo ran");
+        run.assert_code(125);
+        assert!(run.text().is_empty() && run.stderr.contains(&*work.to_string_lossy()), "{mode:?} {run:?}");
+        let run = Stockade::new(*mode).subcommand("learn").arg("-o").arg("/proc/learned.yaml").sh("echo ran");
+        run.assert_code(125);
+        assert!(run.text().is_empty() && run.stderr.contains("-o /proc/learned.yaml: "), "{mode:?} {run:?}");
+        assert!(run.stderr.contains("nothing was run"), "{mode:?} {run:?}");
+
+        let stockade = Stockade::new(*mode);
+        let learned = stockade.work().with_file_name("conf").join("learned.yaml");
+        let run = stockade.subcommand("learn").arg("-o").arg(&learned).sh("echo ran");
+        assert_eq!(run.text(), "ran\n", "control: {mode:?} {run:?}");
+        let names: Vec<_> =
+            std::fs::read_dir(learned.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(!names.iter().any(|n| n.to_string_lossy().starts_with(".stockade")), "{mode:?} {names:?}");
+    }
+}
