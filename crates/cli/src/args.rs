@@ -229,7 +229,7 @@ pub(crate) enum PolicyCommand {
     },
     /// Run YAML test cases
     Test {
-        /// Policy under test, for cases that name none
+        /// Policy under test; needed unless every case has one of its own
         #[arg(long, value_name = "FILE")]
         policy: Vec<PathBuf>,
         /// Files with cases

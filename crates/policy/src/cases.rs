@@ -74,8 +74,8 @@ struct Case {
 /// Runs the cases of one file against a snapshot; cases with a policy of their own compile that.
 ///
 /// # Errors
-/// What is wrong with the file of cases.
-pub fn run(source: &Source, snapshot: &Snapshot) -> Result<Vec<Outcome>, Rejected> {
+/// What is wrong with the file of cases. So is a case without a policy where no snapshot is given.
+pub fn run(source: &Source, snapshot: Option<&Snapshot>) -> Result<Vec<Outcome>, Rejected> {
     let root = yaml::parse(source)?;
     let mut report = Report::default();
     let mut r = Reader { file: &source.name, report: &mut report };
@@ -87,7 +87,14 @@ pub fn run(source: &Source, snapshot: &Snapshot) -> Result<Vec<Outcome>, Rejecte
         match fields.get("cases") {
             Some(node) => {
                 let trail = Trail::Key(&Trail::Root, "cases");
-                cases = r.each(&trail, node, |r, trail, node| case(r, trail, node, common.as_ref()));
+                cases = r.each(&trail, node, |r, trail, node| {
+                    let case = case(r, trail, node, common.as_ref())?;
+                    if snapshot.is_none() && case.policy.is_none() && case.rego.is_none() {
+                        let help = "name the one to be tested: `stockade policy test --policy FILE CASES`";
+                        r.error(trail, case.at, "a case without a policy", Some(help.to_owned()));
+                    }
+                    Some(case)
+                });
             }
             None => r.error(&Trail::Root, root.at, "`cases` is missing", None),
         }
@@ -181,7 +188,7 @@ impl Answer {
 
 impl Case {
     /// What is not as wanted.
-    fn failure(&self, given: &Snapshot) -> Option<String> {
+    fn failure(&self, given: Option<&Snapshot>) -> Option<String> {
         let own = match (&self.policy, &self.rego) {
             (None, None) => None,
             _ => Some(self.compile()),
@@ -189,8 +196,11 @@ impl Case {
         match (own, self.want) {
             (Some(Err(rejected)), Want::Reject) => self.differs(&rejected.to_string()),
             (Some(Err(rejected)), Want::Allow | Want::Deny) => Some(format!("the policy is refused: {rejected}")),
-            (None | Some(Ok(_)), Want::Reject) => Some("the policy is accepted".to_owned()),
-            (None, Want::Allow | Want::Deny) => self.judged(given),
+            (None | Some(Ok(_)), Want::Reject) => Some("wanted reject, but the policy is accepted".to_owned()),
+            (None, Want::Allow | Want::Deny) => match given {
+                Some(given) => self.judged(given),
+                None => Some("there is no policy to ask".to_owned()),
+            },
             (Some(Ok(own)), Want::Allow | Want::Deny) => self.judged(&own),
         }
     }
@@ -203,10 +213,10 @@ impl Case {
     fn judged(&self, snapshot: &Snapshot) -> Option<String> {
         match (self.want, Answer::to(self.input.as_ref()?, snapshot)) {
             (Want::Allow, Answer::Allow { endpoint, rule, would }) => self.allowance_differs(&endpoint, rule, would),
-            (Want::Allow, Answer::Deny(d)) => Some(format!("denied: {} ({})", d.detail, d.reason)),
+            (Want::Allow, Answer::Deny(d)) => Some(format!("wanted allow, got deny ({}): {}", d.reason, d.detail)),
             (_, Answer::Allow { endpoint, rule, .. }) => {
                 let by = rule.map(|rule| format!(", {rule}")).unwrap_or_default();
-                Some(format!("allowed by endpoint `{endpoint}`{by}"))
+                Some(format!("wanted deny, got allow (endpoint `{endpoint}`{by})"))
             }
             (_, Answer::Deny(denial)) => self.denial_differs(&denial),
         }

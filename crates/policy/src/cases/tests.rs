@@ -9,7 +9,7 @@ fn given() -> Snapshot {
 }
 
 fn failures(text: &str) -> Vec<Option<String>> {
-    let outcomes = run(&Source::new("cases.yaml", text), &given()).unwrap_or_else(|e| panic!("{e}"));
+    let outcomes = run(&Source::new("cases.yaml", text), Some(&given())).unwrap_or_else(|e| panic!("{e}"));
     outcomes.into_iter().map(|o| o.failure).collect()
 }
 
@@ -24,7 +24,7 @@ fn cases_of_the_repository() {
     for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "yaml")) {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let source = Source::new(name, std::fs::read_to_string(file).unwrap());
-        let outcomes = run(&source, &given()).unwrap_or_else(|e| panic!("{e}"));
+        let outcomes = run(&source, Some(&given())).unwrap_or_else(|e| panic!("{e}"));
         ran += outcomes.len();
         let wrong = outcomes.into_iter().filter(|o| o.failure.is_some());
         failed.extend(wrong.map(|o| format!("{}:{}: {}: {}", source.name, o.at.line, o.note, o.failure.unwrap())));
@@ -52,7 +52,18 @@ cases:
     assert_eq!(failures[0], None);
     assert!(failures.iter().skip(1).all(Option::is_some), "{failures:?}");
     assert_eq!(failures[1].as_deref(), Some("allowed by endpoint `a`, not `b`"));
+    assert_eq!(failures[2].as_deref(), Some("wanted deny, got allow (endpoint `a`)"));
+    assert!(failures[3].as_deref().is_some_and(|why| why.starts_with("wanted allow, got deny (no_policy): ")));
     assert_eq!(failures[4].as_deref(), Some("denied for no_policy, not custom_deny"));
+}
+
+#[test]
+fn without_a_policy_there_is_nothing_to_test() {
+    let run = |text| run(&Source::new("cases.yaml", text), None);
+    let bare = run("cases: [{want: deny, input: {host: a.b, port: 1}}]").unwrap_err().to_string();
+    assert!(bare.starts_with("cases.yaml:1:9: a case without a policy") && bare.contains("--policy FILE"), "{bare}");
+    let own = run("cases: [{policy: 'version: 1', want: deny, input: {host: a.b, port: 1}}]").unwrap();
+    assert_eq!(own[0].failure, None);
 }
 
 #[test]
@@ -69,7 +80,7 @@ fn a_file_of_cases_is_checked() {
         ("case: []", "did you mean `cases`?"),
         ("cases: {", "not valid YAML"),
     ] {
-        let text = run(&Source::new("cases.yaml", text), &given()).unwrap_err().to_string();
+        let text = run(&Source::new("cases.yaml", text), Some(&given())).unwrap_err().to_string();
         assert!(text.contains(want), "{text}");
     }
 }
