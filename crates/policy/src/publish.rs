@@ -55,6 +55,17 @@ impl fmt::Display for Publish {
     }
 }
 
+/// Ports inside that the door itself has in every sandbox: its proxy, and DNS.
+const DOOR: [u16; 2] = [3128, 53];
+
+impl Publish {
+    /// Whether it leads to the door, which is not the command's server.
+    #[must_use]
+    pub(crate) fn leads_to_the_door(&self) -> bool {
+        DOOR.contains(&self.port.get())
+    }
+}
+
 /// The first two that listen on the same address.
 #[must_use]
 pub fn clash(all: &[Publish]) -> Option<Publish> {

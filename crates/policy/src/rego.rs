@@ -197,7 +197,15 @@ fn lower(engine: &mut Engine, modules: &[Source], entry_points: &[&str]) -> Resu
             break;
         }
     }
-    let compiled = compiled.map_err(|e| failed(&e))?;
+    let compiled = compiled.map_err(|e| {
+        let mut wrong = diagnose(modules, None, &e);
+        if wrong.line == 0 {
+            // No rule has a name that is asked for, as after a slip of the pen.
+            wrong.help =
+                Some("a module defines `deny contains msg if { … }` or `ask contains msg if { … }`".to_owned());
+        }
+        Rejected(vec![wrong])
+    })?;
     let defined: Vec<&str> = entry_points.iter().copied().filter(|e| compiled.get_rules().contains_key(*e)).collect();
     Compiler::compile_from_policy(&compiled, &defined).map_err(|e| failed(&e))
 }

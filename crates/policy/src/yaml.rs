@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Spanned, options::MergeKeyPolicy};
 
-use crate::diagnostic::{Position, Rejected, Source};
+use crate::diagnostic::{Position, Rejected, Source, shown};
 
 /// Longest policy file.
 pub const MAX_FILE: usize = 4 * 1024 * 1024;
@@ -92,18 +92,39 @@ pub(crate) fn parse(source: &Source) -> Result<Node, Rejected> {
     };
     serde_saphyr::from_str_with_options::<Node>(&source.text, options).map_err(|e| {
         let at = e.location().map_or_else(Position::default, position);
-        Rejected::one(&source.name, at, format!("not valid YAML: {}", plain(&e)), None)
+        let (message, help) = plain(&e);
+        Rejected::one(&source.name, at, format!("not valid YAML: {message}"), help.map(str::to_owned))
     })
 }
 
-/// The parser's message without the position it appends; diagnostics carry their own.
-fn plain(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    let line = text.lines().next().unwrap_or_default();
-    if line.contains("budget breached") {
-        return "the file is larger than a policy may be: too many elements, aliases or levels".to_owned();
+/// What is wrong, in words of the file and not of the parser, and what to do about it.
+fn plain(error: &serde_saphyr::Error) -> (String, Option<&'static str>) {
+    use serde_saphyr::{Error, budget::BudgetBreach};
+    match error.without_snippet() {
+        Error::UnknownAnchor { .. } => (
+            "what begins with `*` is an alias, and there is no such anchor".to_owned(),
+            Some("put a pattern in quotes: \"*.example.com\""),
+        ),
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().map(|key| format!(" {}", shown(key))).unwrap_or_default();
+            (format!("duplicate key{key}"), Some("leave one of the two"))
+        }
+        Error::MergeKeyNotAllowed { .. } => {
+            ("merge keys (`<<`) are not read".to_owned(), Some("write the keys where they belong"))
+        }
+        Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            ("a second document begins here".to_owned(), Some("a policy is one document; several are several files"))
+        }
+        Error::Budget { .. } => {
+            ("the file is larger than a policy may be: too many elements, aliases or levels".to_owned(), None)
+        }
+        other => {
+            // Without the position it appends; diagnostics carry their own.
+            let text = other.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            (line.split(" at line ").next().unwrap_or(line).trim_start_matches("error: ").to_owned(), None)
+        }
     }
-    line.split(" at line ").next().unwrap_or(line).trim_start_matches("error: ").to_owned()
 }
 
 fn position(location: serde_saphyr::Location) -> Position {
@@ -234,11 +255,12 @@ mod tests {
     fn broken_yaml_is_refused_with_its_place() {
         for (text, part) in [
             ("a: [1, 2", "p.yaml:"),
-            ("a: 1\na: 2\n", "p.yaml:2:1: not valid YAML: duplicate"),
-            ("a: 1\n---\nb: 2\n", "p.yaml:"),
-            ("a: *nowhere\n", "p.yaml:1:4: not valid YAML"),
+            ("a: 1\na: 2\n", "p.yaml:2:1: not valid YAML: duplicate key `a`\n  help: leave one"),
+            ("a: 1\n---\nb: 2\n", "not valid YAML: a second document begins here\n  help: a policy is one document"),
+            ("a: [*.example.com]\n", "p.yaml:1:5: not valid YAML: what begins with `*` is an alias"),
+            ("a: *nowhere\n", "  help: put a pattern in quotes: \"*.example.com\""),
             ("a: !exec x\n", "p.yaml:1:"),
-            ("x: &x {a: 1}\ny:\n  <<: *x\n", "p.yaml:3:"),
+            ("x: &x {a: 1}\ny:\n  <<: *x\n", "p.yaml:3:3: not valid YAML: merge keys (`<<`) are not read"),
             ("a:\tb\n\tc: d", "p.yaml:"),
         ] {
             let text = refused(text);

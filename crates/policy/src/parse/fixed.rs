@@ -1,6 +1,6 @@
 //! `filesystem` and `process`: what is fixed when the sandbox starts.
 
-use std::{num::NonZeroU64, path::PathBuf};
+use std::{collections::BTreeSet, num::NonZeroU64, path::PathBuf};
 
 use stockade_types::Layer;
 
@@ -99,10 +99,23 @@ fn hidden(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Option<PathBuf>
 }
 
 pub(crate) fn publish(r: &mut Reader<'_>, trail: &Trail<'_>, node: &Node) -> Vec<Publish> {
-    r.each(trail, node, |r, trail, node| match node.value {
-        // A port alone is a number to YAML.
-        Value::Int(_) => r.number(trail, node, 1..=65_535)?.to_string().parse().ok(),
-        _ => r.parsed(trail, node, str::parse),
+    let mut before = BTreeSet::new();
+    r.each(trail, node, |r, trail, node| {
+        let publish: Publish = match node.value {
+            // A port alone is a number to YAML.
+            Value::Int(_) => r.number(trail, node, 1..=65_535)?.to_string().parse().ok(),
+            _ => r.parsed(trail, node, str::parse),
+        }?;
+        if publish.leads_to_the_door() {
+            let help = "let the server listen on another port".to_owned();
+            r.error(trail, node.at, format!("port {} inside is the proxy's own", publish.port), Some(help));
+            return None;
+        }
+        if !before.insert(publish.listen) {
+            r.error(trail, node.at, format!("{} is published twice", publish.listen), None);
+            return None;
+        }
+        Some(publish)
     })
 }
 

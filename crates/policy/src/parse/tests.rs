@@ -179,6 +179,9 @@ fn diagnostics_of_the_document() {
         ("version: 1\nrego: [x.txt]", "policy.yaml:2:8: `x.txt`: not a .rego file (at rego[0])"),
         ("version: 1\nrego: x.rego", "expected a list (`[a, b]`), found text (at rego)"),
         ("version: 1\nrego: [../x.rego]", "`..` is not allowed"),
+        ("version: 1\npublish: [3128]", "policy.yaml:2:11: port 3128 inside is the proxy's own (at publish[0])"),
+        ("version: 1\npublish: ['5353:53']", "port 53 inside is the proxy's own"),
+        ("version: 1\npublish: [80, '80:81']", "policy.yaml:2:15: 127.0.0.1:80 is published twice (at publish[1])"),
     ] {
         assert!(refused(text).contains(want), "{text}: {}", refused(text));
     }
