@@ -132,7 +132,7 @@ impl Audit {
         self.0.0.failing.load(Ordering::Relaxed)
     }
 
-    /// Events lost so far because the queue was full.
+    /// Events lost so far because the queue was full, and records that a sink could not write.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.0.lost_in_all.load(Ordering::Relaxed)
@@ -264,6 +264,11 @@ impl Shared {
     /// Takes the count of lost events that was not reported yet.
     pub(crate) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
+    }
+
+    /// Counts records that a sink lost: it says so itself.
+    pub(crate) fn count_lost(&self, records: u64) {
+        self.lost_in_all.fetch_add(records, Ordering::Relaxed);
     }
 
     pub(crate) fn set_failing(&self, failing: bool) {

@@ -25,12 +25,22 @@ pub(crate) struct Loop {
 struct Guarded {
     sink: Box<dyn Sink>,
     failing: bool,
+    /// Since it began to fail.
     lost: u64,
+    /// Of these, not in the count of all yet.
+    uncounted: u64,
+}
+
+impl Guarded {
+    fn lack(&mut self, lost: u64) {
+        self.lost = self.lost.saturating_add(lost);
+        self.uncounted = self.uncounted.saturating_add(lost);
+    }
 }
 
 impl Loop {
     pub(crate) fn new(shared: Arc<Shared>, sandbox: Arc<SandboxId>, sinks: Vec<Box<dyn Sink>>) -> Self {
-        let sinks = sinks.into_iter().map(|sink| Guarded { sink, failing: false, lost: 0 }).collect();
+        let sinks = sinks.into_iter().map(|sink| Guarded { sink, failing: false, lost: 0, uncounted: 0 }).collect();
         Self { shared, sandbox, sinks, sequence: 0, fold: Fold::default() }
     }
 
@@ -50,6 +60,10 @@ impl Loop {
             }
             self.report_lost();
             self.commit();
+            if work.last {
+                self.report_missing();
+            }
+            self.shared.count_lost(self.sinks.iter_mut().map(|s| std::mem::take(&mut s.uncounted)).sum());
             self.shared.set_failing(self.sinks.iter().any(|s| s.failing));
             self.shared.done(&work);
             // Bound what a burst leaves behind.
@@ -103,11 +117,22 @@ impl Loop {
         }
     }
 
+    /// A sink that fails to the end cannot say later what it lacks: the others say it now.
+    fn report_missing(&mut self) {
+        let lacks = |s: &Guarded| (s.failing && s.lost > 0).then(|| (s.sink.name(), s.lost));
+        let missing: Vec<_> = self.sinks.iter().filter_map(lacks).collect();
+        for (name, count) in missing {
+            let detail = format!("{name} cannot be written to the end: the last {count} records are missing");
+            self.finding(Finding { reason: Reason::LogUnavailable, severity: 4, detail, count });
+            self.commit_quietly();
+        }
+    }
+
     /// Commits what a report about a sink wrote, without reporting again.
     fn commit_quietly(&mut self) {
         for guarded in &mut self.sinks {
             if let Err(error) = guarded.sink.commit() {
-                guarded.lost = guarded.lost.saturating_add(error.lost);
+                guarded.lack(error.lost);
                 guarded.failing = true;
             }
         }
@@ -116,7 +141,7 @@ impl Loop {
 
 impl Guarded {
     fn failed(&mut self, error: &SinkError) -> Option<Finding> {
-        self.lost = self.lost.saturating_add(error.lost);
+        self.lack(error.lost);
         if std::mem::replace(&mut self.failing, true) {
             return None;
         }

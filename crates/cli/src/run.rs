@@ -117,13 +117,18 @@ fn variable(text: OsString) -> Option<Result<(OsString, OsString), Failure>> {
     value.map(|v| Ok((OsString::from_vec(name), v)))
 }
 
-/// What was blocked, and the policy lines that would allow it.
+/// What was blocked or failed and what would change it, then where the audit log stands.
 fn say_blocked(config: &Config, finished: &Finished) {
-    let lines = blocked::lines(&finished.summary, config.policy.is_empty());
-    if config.voice < Voice::Notices || lines.is_empty() {
+    if config.voice < Voice::Notices {
         return;
     }
-    lines.iter().for_each(|line| say(format_args!("{line}")));
+    let rest = match (&finished.head, finished.log_failing) {
+        (None, _) => "; `--audit-log FILE` keeps them all",
+        (Some(_), false) => "; the audit log has them all",
+        (Some(_), true) => "",
+    };
+    let around = blocked::Around { flags: config.policy.is_empty(), rest };
+    blocked::lines(&finished.summary, around).iter().for_each(|line| say(format_args!("{line}")));
     if let Some(head) = &finished.head {
         let head = head.get();
         say(format_args!("stockade: audit log {}, line {}, head {}", head.path.display(), head.sequence, head.hash));

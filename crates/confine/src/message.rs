@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, io, net::SocketAddr, os::fd::OwnedFd};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stockade_sys::channel::Channel;
 use stockade_types::{Layer, LayerStatus, Reason};
@@ -189,6 +190,15 @@ pub enum SpawnError {
     /// A required layer is not enforced in the child.
     #[error(transparent)]
     Unmet(Failure),
+}
+
+impl SpawnError {
+    /// Whether the program was not found.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        const ABSENT: [i32; 2] = [Errno::NOENT.raw_os_error(), Errno::NOTDIR.raw_os_error()];
+        matches!(self, Self::Exec { errno, .. } if ABSENT.contains(errno))
+    }
 }
 
 /// A starting child (or its session leader) to init, on the session's own channel.

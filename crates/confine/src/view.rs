@@ -30,6 +30,7 @@ mod system;
 mod tree;
 
 pub use error::ViewError;
+pub use grants::BASELINE;
 pub use masks::{MaskEvent, Masks};
 
 use error::Context;

@@ -7,10 +7,14 @@ use std::{
 };
 
 use stockade_audit::{Action, Audit, Event, Finding, Http, Network};
-use stockade_policy::{Denial, Door, Intent, Permit, RequestPermit};
+use stockade_policy::{Denial, Door, Intent, Permit, Protocol, RequestPermit};
 use stockade_types::{AuthorityError, Generation, Host, HostName, Reason};
 
-use crate::{destination::DestinationError, peer::Client, rescue::Refusal};
+use crate::{
+    destination::{Block, DestinationError},
+    peer::Client,
+    rescue::Refusal,
+};
 
 const UDP: u8 = 17;
 
@@ -77,11 +81,31 @@ fn refused(facts: Facts<'_>, refusal: &Refusal) -> Network {
         Some(denial) => explain(&mut network, denial),
         None => network.detail = Some(refusal.to_string()),
     }
-    if let Refusal::Destination(DestinationError::Blocked(_, addr)) = refusal {
+    if let Refusal::Destination(DestinationError::Blocked(block, addr)) = refusal {
         network.addr = *addr;
+        network.suggestion = private_line(*block, *addr, facts.permit);
     }
     network.reason = Some(row.reason);
     network
+}
+
+/// The line that would let an endpoint reach a private address. For the operator: what a name stands for inside a network
+/// is nothing that the command need know.
+fn private_line(block: Block, addr: Option<IpAddr>, permit: Option<&Permit>) -> Option<String> {
+    let ((Block::Internal, Some(addr)), Some(permit)) = ((block, addr), permit) else { return None };
+    let terms = permit.terms();
+    let addr = addr.to_canonical();
+    let line = format!("private_addresses: [\"{addr}/{}\"]", if addr.is_ipv4() { 32 } else { 128 });
+    let (host, port) = (permit.host(), permit.port());
+    // An endpoint of the command line has no name that a file could use.
+    let endpoint = match terms.endpoint.starts_with('-') {
+        false => format!("{}:\n      {line}", terms.endpoint),
+        true if terms.protocol == Protocol::Tcp => {
+            format!("{host}:\n      {{hosts: [{host}], ports: [{port}], protocol: tcp, {line}}}")
+        }
+        true => format!("{host}:\n      {{hosts: [{host}], ports: [{port}], {line}}}"),
+    };
+    Some(format!("network:\n  endpoints:\n    {endpoint}"))
 }
 
 /// A connection refused or failed.

@@ -19,6 +19,14 @@ use crate::{
 /// Ports on which TLS or HTTP is spoken, as far as anyone can tell.
 pub const WEB_PORTS: [u16; 6] = [80, 443, 3000, 8000, 8080, 8443];
 
+impl Snapshot {
+    /// The smallest lines that would allow a connection past the proxy, where any can.
+    #[must_use]
+    pub fn line_for(&self, host: Host, port: Port) -> Option<String> {
+        new_endpoint(self, &Intent::new(Door::Transparent, host, port))
+    }
+}
+
 /// A denial of the base policy.
 pub(crate) fn by_base(
     snapshot: &Snapshot,

@@ -36,6 +36,8 @@ pub struct Finished {
     pub head: Option<HeadHandle>,
     /// What was learned, by `learn`.
     pub learned: Option<Written>,
+    /// Something could not be written in the end: the log lacks its last lines.
+    pub log_failing: bool,
 }
 
 /// Runs one command in one sandbox. The caller must be single-threaded.

@@ -61,8 +61,8 @@ pub enum Error {
     #[error("{0}")]
     Audit(String),
     /// The command was not started.
-    #[error("{}", spawn_text(.0))]
-    Spawn(SpawnError),
+    #[error("{1}")]
+    Spawn(SpawnError, String),
     /// A hidden path lay bare, and the policy requires that none does.
     #[error("the command was ended: {0} (`require` names `hidden`)")]
     Bare(String),
@@ -84,9 +84,6 @@ impl From<StartError> for Error {
         Self::Start(e, String::new())
     }
 }
-
-const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
-const ENOTDIR: i32 = nix::errno::Errno::ENOTDIR as i32;
 
 impl Error {
     pub(crate) fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
@@ -113,7 +110,7 @@ impl Error {
         match self {
             Self::Policy(_) | Self::Steering(_) => Some(Reason::PolicyRejected),
             Self::Limits(_) | Self::Bare(_) => Some(Reason::LayerUnavailable),
-            Self::Start(StartError::Layer(failure), _) | Self::Spawn(SpawnError::Unmet(failure)) => {
+            Self::Start(StartError::Layer(failure), _) | Self::Spawn(SpawnError::Unmet(failure), _) => {
                 Some(failure.reason())
             }
             _ => None,
@@ -124,33 +121,9 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Spawn(SpawnError::Exec { errno: ENOENT | ENOTDIR, .. }) => 127,
-            Self::Spawn(SpawnError::Exec { .. }) => 126,
+            Self::Spawn(e, _) if e.is_absent() => 127,
+            Self::Spawn(SpawnError::Exec { .. }, _) => 126,
             _ => 125,
         }
     }
-}
-
-fn spawn_text(e: &SpawnError) -> String {
-    match e {
-        SpawnError::Exec { what, errno: ENOENT | ENOTDIR } => match outside(what) {
-            Some(path) => format!(
-                "{what}: not found inside the sandbox. It is at {path} outside; grant its directory with\n  \
-                 filesystem: {{read_only: [{}]}}",
-                path.rsplit_once('/').map_or(path.as_str(), |(dir, _)| dir)
-            ),
-            None => format!("{what}: command not found"),
-        },
-        SpawnError::Exec { what, .. } => format!("{e}\n{what} exists inside the sandbox but cannot be executed there"),
-        SpawnError::Step { .. } | SpawnError::Unmet(_) => format!("the command was not started: {e}"),
-    }
-}
-
-/// Where a program that is absent inside is found outside.
-fn outside(program: &str) -> Option<String> {
-    if program.contains('/') {
-        return std::path::Path::new(program).exists().then(|| program.to_owned());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|d| d.join(program)).find(|p| p.is_file()).map(|p| p.display().to_string())
 }

@@ -16,6 +16,7 @@ mod in_force;
 mod inside;
 mod learn;
 mod memory;
+mod missing;
 mod observer;
 pub mod offline;
 mod operator;

@@ -13,7 +13,7 @@ use stockade_confine::{
 };
 use stockade_policy::Policy;
 
-pub(crate) use view::writable;
+pub(crate) use view::{granted, writable};
 
 use self::view::Scene;
 use crate::{
@@ -75,10 +75,19 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     let view = Scene { config, policy: &policy, steering: &steering, account: &account, workspace }.view(hostname);
     readable_secret(&steering.secrets, &view.grants)?;
     let cwd = view.workspace.clone().unwrap_or_else(|| account.home.clone());
+    let away = workspace.filter(|_| view.workspace.is_none());
     let mut require = policy.process().require.clone();
     require.extend(config.require.iter().copied());
     let mut notices: Vec<String> = account.notice.clone().into_iter().collect();
     notices.extend(weaknesses(&policy));
+    notices.extend(away.map(|workspace| {
+        format!(
+            "the workspace {} is not granted, the command starts in {}; `filesystem: {{read_write: [.]}}` or \
+             `--workspace DIR` grants it",
+            workspace.display(),
+            cwd.display()
+        )
+    }));
     let plan = Plan {
         mode,
         identity: account.identity.clone(),
@@ -104,7 +113,7 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
 /// A secret that lies where the command can read it is none. Hiding it would not do: when the file is replaced, as
 /// rotation does, it lies bare for a moment.
 fn readable_secret(secrets: &[PathBuf], grants: &[Grant]) -> Result<(), Error> {
-    match secrets.iter().find(|secret| grants.iter().any(|grant| secret.starts_with(&grant.path))) {
+    match secrets.iter().find(|secret| granted(grants, secret)) {
         None => Ok(()),
         Some(path) => Err(Error::Option(format!(
             "{}: a secret that the command could read; keep it outside of every path that is granted to the command",

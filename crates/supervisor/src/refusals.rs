@@ -12,7 +12,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use stockade_audit::{Action, Audit, Event, Finding, Network};
 use stockade_confine::nflog::{Log, Refused};
 use stockade_egress::InForce;
-use stockade_types::Reason;
+use stockade_policy::Snapshot;
+use stockade_types::{Host, Port, Reason};
 use tokio::sync::watch;
 
 /// The thread that reads refusals; ends when told to, after everything that is there was read.
@@ -64,8 +65,8 @@ struct Reader {
 impl Reader {
     fn drain(&mut self) {
         while let Ok(refused) = self.log.read() {
-            let generation = self.policy.borrow().generation();
-            refused.iter().for_each(|r| self.audit.emit(Event::Network(event(r, generation))));
+            let policy = self.policy.borrow().clone();
+            refused.iter().for_each(|r| self.audit.emit(Event::Network(event(r, &policy))));
         }
         let lost = self.log.lost();
         if lost > self.lost {
@@ -77,20 +78,23 @@ impl Reader {
     }
 }
 
-fn event(r: &Refused, generation: stockade_types::Generation) -> Network {
+fn event(r: &Refused, policy: &Snapshot) -> Network {
     let what = match r.protocol {
         6 => "TCP".to_owned(),
         17 => "UDP".to_owned(),
         1 | 58 => "ICMP".to_owned(),
         n => format!("IP protocol {n}"),
     };
+    let port = r.dport.and_then(Port::new).filter(|_| r.protocol == 6);
+    let rest = if port.is_some() { "" } else { ", which no policy can allow" };
     Network {
         reason: Some(Reason::Bypass),
         protocol: r.protocol,
         addr: Some(r.dst),
         port: r.dport,
         rule: Some("fence".to_owned()),
-        detail: Some(format!("{what} that goes around the proxy is refused")),
-        ..Network::new(Action::Denied, "fence", generation)
+        detail: Some(format!("{what} that goes around the proxy is refused{rest}")),
+        suggestion: port.and_then(|port| policy.line_for(Host::Addr(r.dst.to_canonical()), port)),
+        ..Network::new(Action::Denied, "fence", policy.generation())
     }
 }

@@ -154,7 +154,7 @@ reasons! {
     SshRequest = "ssh_request",
     /// A forwarded connection to anything but the sandbox's own loopback.
     ForwardTarget = "forward_target",
-    /// The machine around the sandbox is set up weakly.
+    /// The machine around the sandbox is set up weakly, or the run only records network decisions (`learn`).
     OuterWeak = "outer_weak",
     /// A granted directory holds a socket that somebody outside listens on.
     SharedSocket = "shared_socket",

@@ -196,6 +196,22 @@ fn a_failing_sink_is_reported_once_and_once_when_it_is_back() {
 }
 
 #[test]
+fn a_sink_that_fails_to_the_end_says_how_much_it_lacks() {
+    let failing = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (settings, from) = tapped();
+    let (audit, writer) = Audit::start(settings.sink(Flaky(failing, 0))).unwrap();
+    for n in 0..3 {
+        audit.emit(denied(&format!("h{n}.test")));
+        assert!(audit.flush(Duration::from_secs(5)));
+    }
+    assert!(writer.close(Duration::from_secs(5)));
+    let records: Vec<_> = from.try_iter().collect();
+    // Three events and the report of the failure; the last report is lost there too.
+    assert_eq!(finding_counts(&records, Reason::LogUnavailable), [1, 4]);
+    assert_eq!((audit.lost(), audit.failing()), (5, true));
+}
+
+#[test]
 fn texts_are_bounded_before_they_are_queued() {
     let (settings, from) = tapped();
     let (audit, writer) = Audit::start(settings).unwrap();

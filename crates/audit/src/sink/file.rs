@@ -240,8 +240,7 @@ impl FileSink {
         }
     }
 
-    /// Never rotates: for a log in a directory that the command may write, where a new file would lie open until it is
-    /// covered.
+    /// Never rotates: for a log in a directory that the command sees, where a new file would lie open until it is covered.
     pub fn keep_in_one_file(&mut self) {
         self.rotation.bytes = u64::MAX;
         self.rotate_at = u64::MAX;

@@ -1,4 +1,4 @@
-//! What was blocked, for the summary at exit.
+//! What was blocked, and what failed, for the summary at exit.
 
 use std::{
     collections::HashMap,
@@ -30,6 +30,17 @@ struct Counts {
     rows: HashMap<Key, Row>,
     blocked: Total,
     let_through: Total,
+    failed: Total,
+}
+
+impl Counts {
+    fn total(&mut self, outcome: Outcome) -> &mut Total {
+        match outcome {
+            Outcome::Blocked => &mut self.blocked,
+            Outcome::LetThrough => &mut self.let_through,
+            Outcome::Failed => &mut self.failed,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,6 +58,8 @@ pub enum Outcome {
     Blocked,
     /// Let through by `mode: audit` or `learn`.
     LetThrough,
+    /// Permitted, and it failed.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -54,6 +67,8 @@ struct Row {
     count: u64,
     /// Order of first appearance, so that equal counts keep a stable order.
     nth: usize,
+    endpoint: bool,
+    detail: Option<String>,
     requests: Few,
     suggestions: Few,
 }
@@ -91,6 +106,10 @@ pub struct Blocked {
     pub reason: Option<Reason>,
     /// How often.
     pub count: u64,
+    /// Whether the policy has an endpoint for the destination.
+    pub endpoint: bool,
+    /// The first one's sentence. It may quote text from inside the sandbox.
+    pub detail: Option<String>,
     /// `GET /path`, where requests of a permitted connection were blocked. From inside the sandbox too.
     pub requests: Few,
     /// The policy lines that would allow it.
@@ -113,7 +132,7 @@ impl Summary {
         Self::default()
     }
 
-    /// What was blocked, or let through all the same; most frequent first.
+    /// What was blocked, let through all the same, or failed; most frequent first.
     #[must_use]
     pub fn rows(&self, outcome: Outcome) -> Vec<Blocked> {
         let counts = self.lock();
@@ -124,6 +143,8 @@ impl Summary {
             port: key.port,
             reason: key.reason,
             count: row.count,
+            endpoint: row.endpoint,
+            detail: row.detail.clone(),
             requests: row.requests.clone(),
             suggestions: row.suggestions.clone(),
         };
@@ -133,11 +154,7 @@ impl Summary {
     /// How many in all, those without a row too.
     #[must_use]
     pub fn total(&self, outcome: Outcome) -> Total {
-        let counts = self.lock();
-        match outcome {
-            Outcome::Blocked => counts.blocked,
-            Outcome::LetThrough => counts.let_through,
-        }
+        *self.lock().total(outcome)
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -155,6 +172,8 @@ impl Sink for Summary {
         let outcome = match n.action {
             Action::Denied => Outcome::Blocked,
             Action::Allowed if n.audited => Outcome::LetThrough,
+            // What somebody outside wanted of a published port is not the command's.
+            Action::Failed if n.door != "publish" => Outcome::Failed,
             Action::Failed | Action::Allowed | Action::Closed => return,
         };
         self.lock().add(n, outcome, request(&record.event).as_deref());
@@ -177,10 +196,7 @@ fn request(event: &Event) -> Option<String> {
 impl Counts {
     fn add(&mut self, n: &Network, outcome: Outcome, request: Option<&str>) {
         let count = n.suppressed.saturating_add(1);
-        let total = match outcome {
-            Outcome::Blocked => &mut self.blocked,
-            Outcome::LetThrough => &mut self.let_through,
-        };
+        let total = self.total(outcome);
         let kind = if request.is_some() { &mut total.requests } else { &mut total.connections };
         *kind = kind.saturating_add(count);
         let host = n.host.clone().or_else(|| n.addr.map(|a| a.to_string())).unwrap_or_else(|| "?".into());
@@ -189,7 +205,14 @@ impl Counts {
         if nth >= MAX_ROWS && !self.rows.contains_key(&key) {
             return;
         }
-        let blank = || Row { count: 0, nth, requests: Few::default(), suggestions: Few::default() };
+        let blank = || Row {
+            count: 0,
+            nth,
+            endpoint: n.endpoint.is_some(),
+            detail: n.detail.clone(),
+            requests: Few::default(),
+            suggestions: Few::default(),
+        };
         let row = self.rows.entry(key).or_insert_with(blank);
         row.count = row.count.saturating_add(count);
         if let Some(request) = request {

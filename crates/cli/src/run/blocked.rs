@@ -1,56 +1,89 @@
-//! What was blocked, and what would allow it: the last lines of a run.
+//! What was blocked or failed, and what would change it: the last lines of a run.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::Ipv6Addr};
 
 use stockade_audit::{Blocked, Few, Outcome, Summary, Total};
-use stockade_types::Escaped;
+use stockade_types::{Escaped, Reason};
 
 /// Rows that are shown.
 const SHOWN: usize = 10;
 /// Requests of a row that are shown.
 const REQUESTS: usize = 3;
+/// Characters of a sentence that are shown.
+const SENTENCE: usize = 300;
 
-/// Nothing when nothing was. `flags`: whether a hint may be an option of the command line, as it may where there is no
-/// policy file.
-pub(super) fn lines(summary: &Summary, flags: bool) -> Vec<String> {
+/// What hints may refer to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around {
+    /// An option of the command line may be the hint, as it may where there is no policy file.
+    pub(super) flags: bool,
+    /// Where what is not shown can be found.
+    pub(super) rest: &'static str,
+}
+
+/// Nothing when nothing was.
+pub(super) fn lines(summary: &Summary, around: Around) -> Vec<String> {
     let mut lines = Vec::new();
-    for (outcome, verb) in
-        [(Outcome::Blocked, "blocked"), (Outcome::LetThrough, "would have been blocked, and went through")]
-    {
+    for (outcome, verb) in [
+        (Outcome::Blocked, "blocked"),
+        (Outcome::LetThrough, "would have been blocked, and went through"),
+        (Outcome::Failed, "failed"),
+    ] {
         let rows = summary.rows(outcome);
         if rows.is_empty() {
             continue;
         }
         lines.push(format!("stockade: {} {verb}", counted(summary.total(outcome))));
         for row in rows.iter().take(SHOWN) {
-            show(&mut lines, row, flags);
+            show(&mut lines, row, around);
         }
         if rows.len() > SHOWN {
-            lines.push(format!("  and {} more; `--audit-log FILE` keeps them all", rows.len() - SHOWN));
+            lines.push(format!("  and {} more{}", rows.len() - SHOWN, around.rest));
         }
     }
     lines
 }
 
-fn show(lines: &mut Vec<String>, row: &Blocked, flags: bool) {
-    let port = row.port.map(|p| format!(":{p}")).unwrap_or_default();
+/// What, how often, why; then the smallest thing that would change it. Where there is none, the reason in plain words.
+fn show(lines: &mut Vec<String>, row: &Blocked, around: Around) {
+    let host = host(&row.host);
+    // That of the question; what it was asked for is not known.
+    let port = row.port.filter(|_| row.reason != Some(Reason::DnsNoPolicy));
+    let port = port.map(|p| format!(":{p}")).unwrap_or_default();
     let reason = row.reason.map_or("", |r| r.code());
-    lines.push(format!("  {:>5} × {}{port}  {reason}", row.count, Escaped(&row.host)));
+    let why = row.detail.as_ref().filter(|_| row.suggestions.texts.is_empty());
+    let why = why.map_or_else(String::new, |text| format!(": {}", sentence(text)));
+    lines.push(format!("  {:>5} × {host}{port}  {reason}{why}", row.count));
     if !row.requests.texts.is_empty() {
         lines.push(format!("          {}", requests(&row.requests)));
     }
     if row.suggestions.texts.is_empty() {
         return;
     }
-    if flags {
-        lines.push(format!("          to allow it: --allow {}{port}", Escaped(&row.host)));
+    if around.flags && !row.endpoint {
+        lines.push(format!("          to allow it: --allow {host}{port}"));
         return;
     }
-    lines.push("          to allow it: add to the policy".to_owned());
+    let place = if around.flags { "write a policy file (`--policy FILE`) with" } else { "add to the policy" };
+    lines.push(format!("          to allow it: {place}"));
     lines.extend(merged(&row.suggestions.texts).into_iter().map(|line| format!("            {line}")));
     if row.suggestions.more {
-        lines.push("          and more of the kind; `--audit-log FILE` keeps them all".to_owned());
+        lines.push(format!("          and more of the kind{}", around.rest));
     }
+}
+
+/// As it stands in front of a port.
+fn host(host: &str) -> String {
+    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { Escaped(host).to_string() }
+}
+
+/// Escaped, and of a length that a person reads.
+fn sentence(text: &str) -> String {
+    let mut shown: String = Escaped(text).to_string().chars().take(SENTENCE).collect();
+    if text.chars().count() > SENTENCE {
+        shown.push('…');
+    }
+    shown
 }
 
 /// `GET /a, GET /b and others`.
@@ -107,6 +140,8 @@ mod tests {
             port: Some(443),
             reason: Some(stockade_types::Reason::L7),
             count: 7,
+            endpoint: false,
+            detail: Some("it is not\nallowed".into()),
             requests: few(requests),
             suggestions: few(suggestions),
         }
@@ -114,7 +149,7 @@ mod tests {
 
     fn shown(row: &Blocked, flags: bool) -> String {
         let mut lines = Vec::new();
-        show(&mut lines, row, flags);
+        show(&mut lines, row, Around { flags, rest: "" });
         lines.join("\n")
     }
 
@@ -149,9 +184,33 @@ mod tests {
     }
 
     #[test]
+    fn without_a_line_that_allows_it_the_reason_stands_in_words() {
+        let mut row = row(&[], &[]);
+        assert_eq!(shown(&row, true), "      7 × api.test:443  l7: it is not\\u{a}allowed");
+        row.host = "2001:db8::1".into();
+        row.detail = Some("x".repeat(1_000));
+        assert_eq!(shown(&row, true), format!("      7 × [2001:db8::1]:443  l7: {}…", "x".repeat(SENTENCE)));
+    }
+
+    #[test]
+    fn no_option_allows_more_of_an_endpoint() {
+        let mut row = row(&[], &["network: {}"]);
+        row.endpoint = true;
+        assert!(shown(&row, true).ends_with("write a policy file (`--policy FILE`) with\n            network: {}"));
+    }
+
+    #[test]
+    fn a_name_that_was_looked_up_is_allowed_by_name() {
+        let mut row = row(&[], &["network: {}"]);
+        (row.reason, row.port) = (Some(Reason::DnsNoPolicy), Some(53));
+        assert!(shown(&row, true).ends_with("to allow it: --allow api.test"), "{}", shown(&row, true));
+    }
+
+    #[test]
     fn hostile_text_is_escaped() {
         let mut row = row(&["GET /\u{1b}[2J"], &[]);
         row.host = "a\n\u{1b}[2J".into();
+        row.detail = Some("\u{1b}[2J\n".into());
         let text = shown(&row, false);
         assert!(!text.contains('\u{1b}') && text.lines().count() == 2, "{text}");
         assert!(text.ends_with("GET /\\u{1b}[2J"), "{text}");

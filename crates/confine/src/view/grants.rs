@@ -20,7 +20,7 @@ use super::{
 };
 
 /// System directories, present where the machine has them; links among them are made again as links.
-const BASELINE: [&str; 10] = [
+pub const BASELINE: [&str; 10] = [
     "/usr",
     "/bin",
     "/sbin",

@@ -23,8 +23,9 @@ use crate::{
     config::Voice,
     error::Error,
     inside::{Inside, Surroundings},
+    missing,
     observer::Recorder,
-    prepare,
+    prepare::{self, Decided},
     reaper::Reaper,
     running::{self, COMMAND, End, Event, Running},
     signals, sockets, ssh, stdio, watch as files,
@@ -175,9 +176,16 @@ impl Serving<'_> {
         let _ = self.audit.flush(FLUSH);
         self.runtime.block_on(self.operator.flush_traces());
         self.runtime.shutdown_timeout(Duration::from_millis(200));
-        let _ = self.writer.close(FLUSH);
+        let written = self.writer.close(FLUSH);
+        let log_failing = !written || self.audit.failing();
         match end {
-            End::NotStarted(e) => return Err(Error::Spawn(e)),
+            End::NotStarted(e) => {
+                let Decided { plan, cwd, environment, .. } = &self.decided;
+                let inside =
+                    missing::Inside { view: &plan.view, cwd, environment, policy: !self.config.policy.is_empty() };
+                let text = missing::text(&e, &inside);
+                return Err(Error::Spawn(e, text));
+            }
             End::Lost => return Err(Error::Lost),
             End::Door(why) => return Err(Error::Door(why)),
             End::Bare(what) => return Err(Error::Bare(what)),
@@ -185,7 +193,7 @@ impl Serving<'_> {
         }
         let learned = self.learned.as_ref().map(|(recording, output)| recording.write(output)).transpose()?;
         let code = u8::try_from(code).unwrap_or(u8::MAX);
-        Ok(Finished { code, summary: self.summary, usage, layers, head: self.head, learned })
+        Ok(Finished { code, summary: self.summary, usage, layers, head: self.head, learned, log_failing })
     }
 }
 

@@ -70,7 +70,11 @@ impl Subjects {
         let verdicts = (Kind::Counter, "verdicts", "Verdicts of the policy in force, found anew or remembered");
         all.push(Reading::by("source", verdicts, [("remembered", hits as f64), ("found", misses as f64)]));
         all.push(gauge("policy_generation", "Generation of the policy in force", policy.generation().0 as f64));
-        all.push(counter("audit_lost", "Audit events lost because the writer could not keep up", self.audit.lost()));
+        all.push(counter(
+            "audit_lost",
+            "Audit events that could not be kept up with, or not be written",
+            self.audit.lost(),
+        ));
         let failing = if self.audit.failing() { 1.0 } else { 0.0 };
         all.push(gauge("audit_failing", "Whether the audit log cannot be written", failing));
     }

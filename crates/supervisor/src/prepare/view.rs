@@ -34,7 +34,7 @@ impl Scene<'_> {
         let granted = self.workspace.filter(|w| grants.iter().any(|g| w.starts_with(&g.path)));
         ViewPlan {
             baseline: fs.baseline,
-            hidden: fs.hidden.iter().filter_map(|path| self.absolute(path)).collect(),
+            hidden: fs.hidden.iter().filter_map(|path| self.absolute(path)).chain(self.log(&grants)).collect(),
             protected: self.protected(&grants),
             workspace: granted.map(Path::to_owned),
             grants,
@@ -78,6 +78,12 @@ impl Scene<'_> {
         self.workspace.map(|w| if normal.as_os_str().is_empty() { w.to_owned() } else { w.join(normal) })
     }
 
+    /// What was recorded is not for the command to read.
+    fn log(&self, grants: &[Grant]) -> Option<PathBuf> {
+        let log = std::fs::canonicalize(self.config.audit_log.as_ref()?).ok()?;
+        granted(grants, &log).then_some(log)
+    }
+
     /// Steering files are read-only inside even where the command may write around them, and so is what the policy
     /// names.
     fn protected(&self, grants: &[Grant]) -> Vec<Protected> {
@@ -92,6 +98,11 @@ impl Scene<'_> {
         let named = self.policy.filesystem().protected.iter().filter_map(|path| self.absolute(path));
         steering.chain(named.map(|path| Protected { path, steers: false })).collect()
     }
+}
+
+/// Whether the command sees this path, unless it is hidden.
+pub(crate) fn granted(grants: &[Grant], path: &Path) -> bool {
+    grants.iter().any(|g| path.starts_with(&g.path))
 }
 
 /// Whether the command could write below this path's directory.

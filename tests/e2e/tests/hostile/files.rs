@@ -15,9 +15,9 @@ const ATTACK: &str = r#"
     f=audit.jsonl; d=$(basename "$PWD")
     (echo forged >> $f; : > $f; truncate -s 0 $f; cp /dev/null $f; rm -f $f; mv $f gone; ln -sf /dev/null $f; rm -f $f; mkfifo $f
      chmod 666 $f; echo x > $f.next; echo x > $f.1; perl -e 'rename "next", $ARGV[0]' $f; cd .. && mv "$d" moved; mkdir "$d") 2>/dev/null
-    curl -s -o /dev/null -w '%{http_code}\n' http://evil.test/; echo end"#;
+    curl -s -o /dev/null -w '%{http_code}\n' http://evil.test/; head -c 100 $f 2>/dev/null; echo end"#;
 
-/// FS-09: the log is out of reach where it lies outside, and cannot be changed where it lies in the workspace.
+/// FS-09: the log is out of reach where it lies outside, and is neither to be read nor changed where it lies in the workspace.
 #[test]
 fn the_log_is_not_the_command_s_to_change() {
     for mode in Mode::available() {
@@ -31,6 +31,7 @@ fn the_log_is_not_the_command_s_to_change() {
         assert_eq!(run.events.one("no_policy").host(), Some("evil.test"), "{mode:?}");
         let first = run.events.iter().next().unwrap();
         assert_eq!(first.class(), 1008, "the whole log is there: {mode:?} {run:?}");
+        assert!(run.events.with("protected_write").is_empty(), "and stays covered: {mode:?} {run:?}");
         let checked = verify(&log);
         assert!(checked.starts_with("Some(0)"), "{mode:?} {checked}");
         let lines = fs::read_to_string(&log).unwrap();

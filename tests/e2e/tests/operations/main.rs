@@ -8,6 +8,7 @@ mod installer;
 mod logs;
 mod metrics;
 mod publish;
+mod summary;
 mod traces;
 
 use std::{

@@ -43,6 +43,20 @@ fn counts_by_destination_and_outcome() {
     assert_eq!(counts(&summary, Outcome::LetThrough), [("maybe.test".into(), 1)]);
     assert_eq!(summary.total(Outcome::Blocked), Total { connections: 13, requests: 0 });
     assert_eq!(summary.total(Outcome::LetThrough), Total { connections: 1, requests: 0 });
+    assert_eq!(counts(&summary, Outcome::Failed), [("far.test".into(), 1)]);
+    assert_eq!(summary.total(Outcome::Failed), Total { connections: 1, requests: 0 });
+}
+
+#[test]
+fn a_row_has_the_first_sentence_and_what_comes_in_is_no_failure_of_the_command() {
+    let mut summary = Summary::new();
+    for (door, detail) in [("connect", "first"), ("connect", "second"), ("publish", "inbound")] {
+        let (endpoint, detail) = (Some("api".into()), Some(detail.into()));
+        summary.record(&of(Event::Network(Network { door, detail, endpoint, ..network("a.test", Action::Failed, 0) })));
+    }
+    let rows = summary.rows(Outcome::Failed);
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((row.count, row.detail.as_deref(), row.endpoint), (2, Some("first"), true));
 }
 
 #[test]
