@@ -32,8 +32,7 @@ pub enum Format {
 pub struct Exported {
     /// Lines written.
     pub lines: u64,
-    /// Lines that are no events. They are left out, but for [`Format::Ocsf`], which copies, and [`Format::Text`],
-    /// which shows them.
+    /// Lines that are no events. They are left out, but for [`Format::Text`], which shows them.
     pub unreadable: u64,
 }
 
@@ -219,10 +218,10 @@ pub fn export(mut from: impl BufRead, format: Format, mut to: impl Write) -> io:
         exported.unreadable += u64::from(entry.is_none());
         exported.lines += 1;
         match (format, entry) {
-            (Format::Ocsf, _) => to.write_all(&line)?,
+            (Format::Ocsf, Some(_)) => to.write_all(&line)?,
             (Format::Text, _) => writeln!(to, "{}", text(body))?,
             (Format::Csv, Some(entry)) => writeln!(to, "{}", entry.csv())?,
-            (Format::Csv, None) => exported.lines -= 1,
+            (Format::Ocsf | Format::Csv, None) => exported.lines -= 1,
         }
     }
 }

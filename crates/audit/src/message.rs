@@ -150,10 +150,11 @@ fn http(out: &mut String, e: &Http) -> fmt::Result {
 }
 
 fn process(out: &mut String, e: &ProcessActivity) -> fmt::Result {
+    let space = if e.argv.is_empty() { "" } else { " " };
     if e.launched {
-        write!(out, "launched {} (pid {}, uid {})", Argv(&e.argv), e.pid, e.uid)
+        write!(out, "launched{space}{} (pid {}, uid {})", Argv(&e.argv), e.pid, e.uid)
     } else {
-        write!(out, "exited {} (pid {}, uid {})", Argv(&e.argv), e.pid, e.uid)?;
+        write!(out, "exited{space}{} (pid {}, uid {})", Argv(&e.argv), e.pid, e.uid)?;
         e.exit.map_or(Ok(()), |code| write!(out, " with {code}"))
     }
 }

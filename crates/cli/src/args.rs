@@ -93,7 +93,7 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
     /// CPU limit in cores, such as 1.5
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = cores)]
     pub(crate) cpus: Option<f64>,
     /// Limit of processes and threads
     #[arg(long, value_name = "N")]
@@ -113,6 +113,10 @@ pub(crate) struct SandboxArgs {
     /// Layers that must be fully enforced, besides the policy's
     #[arg(long, value_name = "LAYER", value_delimiter = ',')]
     pub(crate) require: Vec<Layer>,
+    /// Taken for habit's sake: standard input always reaches the command
+    #[arg(short = 'i', long)]
+    #[expect(dead_code, reason = "it changes nothing")]
+    pub(crate) interactive: bool,
     /// Give the command a terminal even when this is not run in one
     #[arg(short = 't', long)]
     pub(crate) terminal: bool,
@@ -336,8 +340,8 @@ pub(crate) enum AuditCommand {
     Verify {
         /// The log; the files it was rotated into are found beside it
         file: PathBuf,
-        /// The hash the last line must have: detects a cut-off end
-        #[arg(long, value_name = "HASH")]
+        /// The hash that some line must have, as a run said it at its end: detects a cut-off end
+        #[arg(long, value_name = "HASH", value_parser = hash)]
         expect_head: Option<String>,
         /// Machine-readable output
         #[arg(long)]
@@ -373,6 +377,20 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
         Err(_) => text.parse().map_err(|_| "expected a port, or ADDRESS:PORT such as 0.0.0.0:8080".to_owned())?,
     };
     if addr.port() == 0 { Err("port 0 is none".to_owned()) } else { Ok(addr) }
+}
+
+/// SHA-256 as the log writes it.
+fn hash(text: &str) -> Result<String, String> {
+    let lower = text.to_ascii_lowercase();
+    match lower.len() == 64 && lower.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => Ok(lower),
+        false => Err("expected the 64 hexadecimal digits of a head".to_owned()),
+    }
+}
+
+/// `1.5`.
+fn cores(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "expected a number of cores such as 2 or 1.5".to_owned())
 }
 
 /// `90`, `90s`, `10m`, `2h`, `500ms`.

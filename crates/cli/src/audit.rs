@@ -9,7 +9,7 @@ use std::{
 };
 
 use stockade_audit::{
-    Follow, Format, export,
+    Entry, Follow, Format, export,
     export::{csv_header, text},
     follow::{From, Polled},
     verify::{self as check, verify},
@@ -38,9 +38,11 @@ fn unreadable(file: &Path) -> impl Fn(io::Error) -> Failure + '_ {
 fn tail(file: &Path, follow: bool, lines: usize) -> Result<u8, Failure> {
     let mut log = Follow::open(file, From::Last(lines)).map_err(unreadable(file))?;
     let mut out = io::stdout().lock();
+    let mut odd = 0;
     loop {
         let mut wrote = Ok(());
         let polled = log.poll(|line| {
+            odd += u64::from(Entry::parse(line).is_none());
             if wrote.is_ok() {
                 wrote = writeln!(out, "{}", text(line));
             }
@@ -53,10 +55,20 @@ fn tail(file: &Path, follow: bool, lines: usize) -> Result<u8, Failure> {
             eprintln!("stockade: the log was rotated faster than it was read; lines may be missing here");
         }
         if !follow {
-            return Ok(0);
+            return Ok(no_events(file, odd));
         }
         thread::sleep(POLL);
     }
+}
+
+/// Says that a file has lines of something else, which is an answer too: 1.
+fn no_events(file: &Path, lines: u64) -> u8 {
+    match lines {
+        0 => return 0,
+        1 => eprintln!("stockade: {}: 1 line is no event of an audit log", file.display()),
+        n => eprintln!("stockade: {}: {n} lines are no events of an audit log", file.display()),
+    }
+    1
 }
 
 fn verify_log(file: &Path, head: Option<&str>, json: bool) -> Result<u8, Failure> {
@@ -69,7 +81,8 @@ fn verify_log(file: &Path, head: Option<&str>, json: bool) -> Result<u8, Failure
             println!("{value}");
         }
         Ok(v) => {
-            println!("the chain is whole: {} lines, number {} to {}, {} runs", v.lines, v.first, v.last, v.runs);
+            let s = if v.runs == 1 { "" } else { "s" };
+            println!("the chain is whole: {} lines, number {} to {}, {} run{s}", v.lines, v.first, v.last, v.runs);
             println!("head {}", v.head);
             if !v.from_genesis {
                 println!("older files are not here: the chain begins at line number {}", v.first);
@@ -110,8 +123,5 @@ fn convert(log: &Path, format: ExportFormat) -> Result<u8, Failure> {
         let reader = BufReader::new(File::open(&file).map_err(unreadable(&file))?);
         unreadable_lines += export(reader, format, &mut out).map_err(unreadable(&file))?.unreadable;
     }
-    if unreadable_lines > 0 {
-        eprintln!("stockade: {unreadable_lines} lines are no events");
-    }
-    Ok(0)
+    Ok(no_events(log, unreadable_lines))
 }

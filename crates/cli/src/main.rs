@@ -13,7 +13,10 @@ mod supervise;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory, Parser};
+use clap::{
+    CommandFactory, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use self::{
     args::{Cli, Command},
@@ -61,15 +64,27 @@ fn not_understood(e: &clap::Error) -> u8 {
     if let Some(later) = supervise::later(e) {
         return failed(&Failure::new(later));
     }
+    let hint = bare_command(e);
     if e.use_stderr() && asks_for_json(std::env::args_os()) {
         stockade_supervisor::log_format(stockade_supervisor::LogFormat::Json);
-        stockade_supervisor::say_failure(e.render());
+        stockade_supervisor::say_failure(format_args!("{}{}", e.render(), hint.unwrap_or_default()));
         return EXIT_OURS;
     }
     // Nobody to tell when the terminal is gone.
     let _ = e.print();
+    if let Some(hint) = hint {
+        eprintln!("{hint}");
+    }
     // A wrong option means nothing was run.
     if e.use_stderr() { EXIT_OURS } else { 0 }
+}
+
+/// A word where an option was expected is most often the command.
+fn bare_command(e: &clap::Error) -> Option<&'static str> {
+    let runs = std::env::args_os().nth(1).is_some_and(|sub| sub == "run" || sub == "supervise" || sub == "learn");
+    let word = matches!(e.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if !arg.starts_with('-'));
+    (runs && word && e.kind() == ErrorKind::UnknownArgument)
+        .then_some("put `--` before the command: stockade run [options] -- CMD ARGUMENTS")
 }
 
 fn failed(e: &Failure) -> u8 {

@@ -55,6 +55,8 @@ fn check(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
                         "note: `filesystem.protected` is empty, so git hooks and settings of agents can be written"
                     );
                 }
+                let audited = policy.audited();
+                audited.iter().for_each(|e| println!("note: `{e}` is not enforced (mode: audit)"));
             }
             Ok(0)
         }

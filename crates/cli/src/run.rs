@@ -6,7 +6,7 @@ mod learned;
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use stockade_supervisor::{
@@ -29,7 +29,7 @@ pub(crate) fn run(args: RunArgs) -> Result<u8, Failure> {
 pub(crate) fn supervised(args: RunArgs, duty: Duty) -> Result<u8, Failure> {
     let mut config = config(args.sandbox, Posture::Enforce)?;
     config.allow = args.allow;
-    config.duty = duty;
+    config.duty = Duty { notices: config.duty.notices.into_iter().chain(duty.notices).collect(), ..duty };
     let finished = supervisor::run(&config)?;
     say_blocked(&config, &finished);
     say_usage(&config, &finished);
@@ -54,6 +54,9 @@ fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
         LogFormat::Json => supervisor::LogFormat::Json,
     };
     supervisor::log_format(log_format);
+    let unset = args.env.iter().filter(|e| !e.as_bytes().contains(&b'=') && std::env::var_os(e).is_none());
+    let notices =
+        unset.map(|name| format!("--env {}: not set here, so nothing is passed on", name.display())).collect();
     Ok(Config {
         command: args.command,
         policy: args.policy,
@@ -78,7 +81,7 @@ fn config(args: SandboxArgs, posture: Posture) -> Result<Config, Failure> {
         // It serves files to SSH clients from inside.
         read_only: if args.ssh.ssh.is_some() { vec![std::env::current_exe()?] } else { Vec::new() },
         ssh: ssh::options(args.ssh)?,
-        duty: Duty::default(),
+        duty: Duty { notices, ..Duty::default() },
         operations: Operations {
             health: args.health,
             metrics: args.metrics,
@@ -101,7 +104,22 @@ fn workspace(text: &OsStr) -> Result<Workspace, Failure> {
     if dir.is_empty() {
         return Err(Failure::new("--workspace: the directory is missing; write DIR, DIR:ro or DIR:rw"));
     }
+    if access.is_none()
+        && let Some(at) = dir.iter().rposition(|b| *b == b':')
+        && let (Some(before), Some(word)) = (dir.get(..at), dir.get(at + 1..))
+        && !exists(dir)
+        && exists(before)
+    {
+        let word = String::from_utf8_lossy(word);
+        return Err(Failure::new(format_args!(
+            "--workspace: `{word}` is no access; write DIR, DIR:ro, DIR:rw or DIR:none"
+        )));
+    }
     Ok(Workspace { path: Some(PathBuf::from(OsStr::from_bytes(dir))), access })
+}
+
+fn exists(path: &[u8]) -> bool {
+    Path::new(OsStr::from_bytes(path)).exists()
 }
 
 /// `K=V` sets; `K` passes on, and is nothing when the variable is not set.

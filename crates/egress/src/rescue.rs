@@ -152,6 +152,7 @@ impl Refusal {
         let denial = self.denial();
         let body = Body {
             error: match row.action {
+                Action::Failed if matches!(self, Self::Credential(_) | Self::Mint(_)) => "stockade failed",
                 Action::Failed => "upstream failed",
                 _ => "denied by stockade",
             },

@@ -82,6 +82,13 @@ impl Policy {
     pub fn digest(&self) -> &str {
         &self.digest
     }
+    /// Endpoints whose would-be denials are let through (`mode: audit`).
+    #[must_use]
+    pub fn audited(&self) -> Vec<&str> {
+        let audited = self.network.endpoints.iter().filter(|e| e.mode == Mode::Audit);
+        audited.map(|e| e.name.as_str()).collect()
+    }
+
     /// Whether filesystem, process and publish are the same: the parts that a reload cannot change.
     #[must_use]
     pub fn same_static(&self, other: &Self) -> bool {

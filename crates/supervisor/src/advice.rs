@@ -89,6 +89,8 @@ impl Facts {
     pub(crate) fn advice(&self, failed: Option<Layer>) -> String {
         let lines: String = self.missing(failed).iter().map(|line| format!("\n  {line}")).collect();
         match (lines.is_empty(), self.container) {
+            // Its own message names the path and the way out.
+            (true, _) if failed == Some(Layer::Mounts) => String::new(),
             (true, _) => "; `stockade doctor` shows what this machine can enforce".to_owned(),
             (false, true) => format!("; start this container with{lines}"),
             (false, false) => format!(", because{lines}"),

@@ -6,7 +6,7 @@ use stockade_audit::{Audit, Config as ConfigEvent, Event, Finding, Lifecycle, Pr
 use stockade_egress::InForce;
 use stockade_policy::{Policy, Posture, Snapshot};
 use stockade_telemetry::{Check, Phase};
-use stockade_types::{EscapedLines, LayerStatus, Reason};
+use stockade_types::{Escaped, EscapedLines, LayerStatus, Reason};
 use tokio::sync::watch;
 
 use crate::{
@@ -53,10 +53,9 @@ impl Recorder<'_> {
     }
 
     /// Compiles the files as they are now; the snapshot in force stays when that fails. Also what is not applied.
-    fn compile(&mut self) -> Result<(InForce, &'static str), Error> {
+    fn compile(&mut self) -> Result<(InForce, String), Error> {
         let (policy, steering) = prepare::policy(self.config)?;
-        let same = policy.same_static(&self.started_with);
-        let rest = if same { "" } else { "; changes of `filesystem` and `process` take effect at the next start only" };
+        let rest = self.not_applied(&policy) + &recorded_only(&policy);
         let generation = self.policy.borrow().generation().next();
         let posture = self.policy.borrow().posture();
         let Some(secrets) = &mut self.secrets else {
@@ -69,10 +68,27 @@ impl Recorder<'_> {
         Ok((policy, rest))
     }
 
+    /// Which of the sections that are fixed at the start have changed.
+    fn not_applied(&self, policy: &Policy) -> String {
+        let old = &self.started_with;
+        let changed: Vec<_> = [
+            ("`filesystem`", policy.filesystem() != old.filesystem()),
+            ("`process`", policy.process() != old.process()),
+            ("`publish`", policy.publish() != old.publish()),
+        ]
+        .into_iter()
+        .filter_map(|(section, changed)| changed.then_some(section))
+        .collect();
+        if changed.is_empty() {
+            return String::new();
+        }
+        format!("; changes of {} take effect at the next start only", changed.join(" and "))
+    }
+
     /// Records the snapshot that the sandbox starts with.
     pub(crate) fn loaded(&self) {
         let snapshot = self.policy.borrow().clone();
-        self.audit.emit(config_event(self.config, &snapshot, "loaded".to_owned()));
+        self.audit.emit(config_event(self.config, &snapshot, format!("loaded{}", recorded_only(&self.started_with))));
         for problem in snapshot.credentials.iter().flat_map(|c| c.problems()) {
             self.say(Voice::Notices, EscapedLines(&problem.to_string()));
         }
@@ -81,6 +97,10 @@ impl Recorder<'_> {
             self.audit.emit(Event::Finding(Finding { reason: Reason::OuterWeak, severity: 2, detail, count: 1 }));
         }
     }
+}
+
+fn recorded_only(policy: &Policy) -> String {
+    prepare::recorded_only(policy).map_or_else(String::new, |said| format!("; {said}"))
 }
 
 fn config_event(config: &Config, snapshot: &Snapshot, detail: String) -> Event {
@@ -92,6 +112,11 @@ fn config_event(config: &Config, snapshot: &Snapshot, detail: String) -> Event {
         digest: snapshot.digest().to_owned(),
         detail,
     })
+}
+
+/// The command as the log has it.
+pub(crate) fn argv(config: &Config) -> Vec<String> {
+    config.command.iter().take(MAX_ARGV).map(|a| a.to_string_lossy().into_owned()).collect()
 }
 
 fn source(config: &Config) -> String {
@@ -120,7 +145,7 @@ impl Observer for Recorder<'_> {
             layers: self.layers.clone(),
             detail,
         }));
-        let argv = self.config.command.iter().take(MAX_ARGV).map(|a| a.to_string_lossy().into_owned()).collect();
+        let argv = argv(self.config);
         let pid = u32::try_from(pid).unwrap_or_default();
         self.audit.emit(Event::Process(ProcessActivity { launched: true, pid, argv, uid: self.uid, exit: None }));
     }
@@ -130,7 +155,11 @@ impl Observer for Recorder<'_> {
             Ok((snapshot, _)) if snapshot.digest() == self.policy.borrow().digest() => None,
             Ok((snapshot, rest)) => {
                 let snapshot = Arc::new(snapshot);
-                self.say(Voice::Notices, format_args!("policy reloaded, generation {}{rest}", snapshot.generation()));
+                let (generation, source) = (snapshot.generation(), source(self.config));
+                self.say(
+                    Voice::Notices,
+                    format_args!("policy reloaded from {}, generation {generation}{rest}", Escaped(&source)),
+                );
                 self.audit.emit(config_event(self.config, &snapshot, format!("reloaded{rest}")));
                 let ports = snapshot.transparent_ports().clone();
                 self.policy.send_replace(snapshot);
@@ -151,7 +180,8 @@ impl Observer for Recorder<'_> {
                     generation: snapshot.generation(),
                     source: source(self.config),
                     digest: snapshot.digest().to_owned(),
-                    detail: e.to_string(),
+                    // One event is one line, wherever it is shown.
+                    detail: e.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; "),
                 }));
                 None
             }

@@ -34,6 +34,11 @@ const TRANSPARENT_PORT: u16 = 15_001;
 /// NFLOG group of the fence, local to the namespace.
 const NFLOG_GROUP: u16 = 1;
 
+/// Least limit of memory: init has to fit too.
+const LEAST_MEMORY: u64 = 8 << 20;
+/// Endpoints that a notice names.
+const NAMED: usize = 8;
+
 /// Everything decided, nothing made.
 #[derive(Debug)]
 pub(crate) struct Decided {
@@ -171,6 +176,9 @@ fn limits(config: &Config, policy: &Policy) -> Result<LimitPlan, Error> {
 fn numbers(limits: &Limits, memory: &str, cpus: &str, pids: &str) -> Result<LimitPlan, Error> {
     let size = |text: &String| {
         let size = stockade_policy::size(text).map_err(|e| Error::Option(format!("{memory} {text}: {e}")))?;
+        if size.get() < LEAST_MEMORY {
+            return Err(Error::Option(format!("{memory} {text}: the sandbox itself needs more; at least 8MiB")));
+        }
         Ok::<_, Error>(size.get())
     };
     if limits.cpus.is_some_and(|c| !c.is_finite() || c <= 0.0) {
@@ -197,7 +205,17 @@ fn weaknesses(policy: &Policy) -> Vec<String> {
             "not protected by policy: git hooks, settings of editors and agents (`filesystem.protected`)".to_owned(),
         );
     }
+    said.extend(recorded_only(policy));
     said
+}
+
+/// Endpoints whose denials do not deny.
+pub(crate) fn recorded_only(policy: &Policy) -> Option<String> {
+    let names = policy.audited();
+    let more = names.len().saturating_sub(NAMED);
+    let shown = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| format!("not enforced by policy (mode: audit): {shown}{more}"))
 }
 
 /// The command's program and arguments as bytes.

@@ -17,6 +17,9 @@ pub enum TrustError {
     /// A bundle of authorities.
     #[error("authorities of other hosts: {0}")]
     Roots(#[from] RootsError),
+    /// One that an option names.
+    #[error("--upstream-ca {0}")]
+    Named(#[source] RootsError),
     /// The sandbox's own.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -34,6 +37,8 @@ pub(crate) struct Trust {
     pub(crate) connector: Connector,
     /// What was read.
     pub(crate) notes: Vec<String>,
+    /// What an operator should know of.
+    pub(crate) notice: Option<String>,
 }
 
 impl Trust {
@@ -46,16 +51,16 @@ impl Trust {
         upstream_ca: &[PathBuf],
         run: Option<Duration>,
     ) -> Result<(Self, Vec<ViewFile>), TrustError> {
-        let mut notes = Vec::new();
+        let (mut notes, mut notice) = (Vec::new(), None);
         let mut roots = match Roots::system() {
             Err(e @ RootsError::NoBundle) => {
-                notes.push(e.to_string());
+                notice = upstream_ca.is_empty().then(|| e.to_string());
                 Roots::none()
             }
             other => other?,
         };
         for path in upstream_ca {
-            roots = roots.with_file(path)?;
+            roots = roots.with_file(path).map_err(TrustError::Named)?;
         }
         let sources = roots.sources().iter();
         notes.extend(sources.map(|s| format!("{}: {} authorities that may sign for hosts", s.from, s.taken)));
@@ -67,6 +72,6 @@ impl Trust {
         });
         let files = files.collect();
         let connector = Connector::new(&roots)?;
-        Ok((Self { interceptor: Interceptor::new(ca)?, connector, notes }, files))
+        Ok((Self { interceptor: Interceptor::new(ca)?, connector, notes, notice }, files))
     }
 }

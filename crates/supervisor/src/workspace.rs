@@ -28,7 +28,7 @@ pub enum WorkspaceError {
         target: PathBuf,
     },
     /// The home directory or a system directory: everything in it would be the command's.
-    #[error("workspace {path} is {what}; change to a project directory, or name one with --workspace")]
+    #[error("workspace {path} is {what}")]
     TooWide {
         /// The directory.
         path: PathBuf,
@@ -61,9 +61,12 @@ pub(crate) fn resolve(named: Option<&Path>, home: Option<&Path>) -> Result<PathB
         }
     }
     let what = if SYSTEM.iter().any(|s| Path::new(s) == target) {
-        Some("a system directory")
+        Some("a system directory, which is never granted as a whole; name a project directory with --workspace")
     } else if named.is_none() && home.is_some_and(|h| h == target) {
-        Some("your home directory, with everything in it")
+        Some(
+            "your home directory, with everything in it; change to a project directory, or name one (or this one) with \
+             --workspace",
+        )
     } else {
         None
     };

@@ -19,6 +19,12 @@ pub enum OriginFault {
     /// Before its beginning.
     #[error("its certificate is not valid yet; compare the clocks of both machines")]
     NotYetValid,
+    /// An authority's own, shown by a server.
+    #[error(
+        "its certificate is that of an authority, as `openssl req -x509` makes it, and none for a server; its operator \
+         must make one for a server (`-addext basicConstraints=critical,CA:FALSE`), which `--upstream-ca FILE` can name"
+    )]
+    Authority,
     /// For another host.
     #[error("its certificate is for another name; the name is wrong or the answer comes from another host")]
     WrongName,
@@ -118,6 +124,7 @@ impl OriginFault {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::WrongName,
             CertificateError::Revoked => Self::Revoked,
+            CertificateError::Other(other) if other.to_string() == AUTHORITY => Self::Authority,
             _ => Self::BadCertificate,
         }
     }
@@ -141,6 +148,7 @@ impl OriginFault {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::WrongName => "wrong_name",
+            Self::Authority => "authority",
             Self::Revoked => "revoked",
             Self::BadCertificate => "bad_certificate",
             Self::ClientCertificate => "client_certificate",
@@ -199,6 +207,9 @@ impl ClientFault {
         matches!(self, Self::RejectedCertificate | Self::Closed)
     }
 }
+
+/// What webpki says of an authority's certificate in a server's place; rustls has no variant for it. A test holds the text.
+const AUTHORITY: &str = "CaUsedAsEndEntity";
 
 /// What rustls says when the resolver has no certificate; it has no variant for it. A test holds the text.
 const NO_CERTIFICATE: &str = "no server certificate chain resolved";

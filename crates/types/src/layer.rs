@@ -79,8 +79,12 @@ impl FromStr for Layer {
 
 /// A layer name that does not exist.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown layer `{0}`")]
+#[error("unknown layer `{0}`; there are {names}", names = names())]
 pub struct UnknownLayer(pub String);
+
+fn names() -> String {
+    Layer::ALL.map(Layer::name).join(", ")
+}
 
 /// How far a layer is enforced. Never assumed: each module reads back what it set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -171,13 +171,17 @@ fn a_workspace_that_is_none() {
         let path = at(&s, "link");
         s.workspace(path)
     });
-    refused(125, &["/usr", "system directory"], |s| s.workspace("/usr"));
+    refused(125, &["/usr", "never granted as a whole"], |s| s.workspace("/usr"));
     refused(125, &["the directory is missing"], |s| s.workspace(":rw"));
 }
 
 #[test]
 fn options_that_make_no_sense() {
-    let table: [(&[&str], &[&str]); 13] = [
+    let table: [(&[&str], &[&str]); 17] = [
+        (&["--memory", "1"], &["--memory 1", "at least 8MiB"]),
+        (&["--cpus", "abc"], &["--cpus", "a number of cores"]),
+        (&["--workspace", ".:xx"], &["--workspace", "`xx` is no access"]),
+        (&["--upstream-ca", "absent.pem"], &["--upstream-ca absent.pem"]),
         (&["--memory", "lots"], &["--memory", "lots", "4GiB"]),
         (&["--memory=-1"], &["--memory"]),
         (&["--cpus", "0"], &["--cpus", "above 0"]),
@@ -185,7 +189,7 @@ fn options_that_make_no_sense() {
         (&["--pids", "0"], &["--pids", "above 0"]),
         (&["--timeout", "0"], &["--timeout", "zero"]),
         (&["--timeout", "soon"], &["--timeout", "90s"]),
-        (&["--require", "nonsense"], &["--require", "unknown layer `nonsense`"]),
+        (&["--require", "nonsense"], &["--require", "unknown layer `nonsense`", "landlock"]),
         (&["--env", "=x"], &["--env", "K=V"]),
         (&["--allow", "a b"], &["--allow", "a b"]),
         (&["--allow", "a.test:99999"], &["--allow", "99999"]),

@@ -53,7 +53,7 @@ impl Default for Rotation {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// A system call failed.
-    #[error("audit log {path}: cannot {what}: {source}")]
+    #[error("audit log {path}: cannot {what}: {source}{}", way_out(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -116,6 +116,16 @@ pub enum FileError {
     /// The path names no file.
     #[error("audit log {0}: the path does not end in a file name")]
     NoName(PathBuf),
+}
+
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free space, or name another file",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; name a file where this user may write"
+        }
+        _ => "",
+    }
 }
 
 /// The newest line of a log. Kept elsewhere, it shows when lines were cut off the end.

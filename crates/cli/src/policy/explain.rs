@@ -22,7 +22,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
     let mut request = Request::parse(method, target, &args.header)
         .map_err(|e| Failure::new(format_args!("{method} {target}: {e}")))?;
     let body = match &args.body {
-        Some(file) => std::fs::read(file).map_err(|e| Failure::new(format_args!("{}: {e}", file.display())))?,
+        Some(file) => std::fs::read(file).map_err(|e| Failure::new(format_args!("--body {}: {e}", file.display())))?,
         None => Vec::new(),
     };
     if let Some(protocol) = snapshot.explain(&intent).protocol

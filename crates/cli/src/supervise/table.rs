@@ -47,6 +47,7 @@ pub(super) const TABLE: &[Row] = &[
     row("grace", Rule::Set),
     row("audit-log", Rule::Set),
     row("require", Rule::Set),
+    row("interactive", Rule::Set),
     row("terminal", Rule::Set),
     row("ssh", Rule::Never("it lets people in")),
     row("ssh-authorized-keys", Rule::Never("it says who may come in")),

@@ -175,10 +175,11 @@ impl<'a> Prepared<'a> {
 impl<'a> Building<'a> {
     /// Waits until the sandbox stands.
     pub(crate) fn ready(self) -> Result<Isolated<'a>, Error> {
-        let Self { before, begun: Begun { starting, cgroup, limits, policy, trust, secrets } } = self;
+        let Self { mut before, begun: Begun { starting, cgroup, limits, policy, trust, secrets } } = self;
         let plan = &before.decided.plan;
         let mut sandbox = starting.ready(plan)?;
         sandbox.notes.extend(trust.notes.iter().cloned());
+        before.decided.notices.extend(trust.notice.clone());
         if let Some(enforcement) = callers::enforcement(&before.decided.plan, &before.decided.filter) {
             sandbox.layers.push(LayerStatus { layer: Layer::Identity, enforcement });
         }

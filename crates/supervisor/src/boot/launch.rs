@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     inside::{Inside, Surroundings},
     missing,
-    observer::Recorder,
+    observer::{self, Recorder},
     prepare::{self, Decided},
     reaper::Reaper,
     running::{self, COMMAND, End, Event, Running},
@@ -161,7 +161,7 @@ impl Serving<'_> {
         };
         if let Some(pid) = pid.and_then(|p| u32::try_from(p).ok()) {
             let uid = self.decided.account.identity.uid;
-            let argv = Vec::new();
+            let argv = observer::argv(self.config);
             self.audit.emit(AuditEvent::Process(ProcessActivity { launched: false, pid, argv, uid, exit: Some(code) }));
         }
         let phase =
@@ -178,6 +178,9 @@ impl Serving<'_> {
         self.runtime.shutdown_timeout(Duration::from_millis(200));
         let written = self.writer.close(FLUSH);
         let log_failing = !written || self.audit.failing();
+        if matches!(end, End::TimedOut) && self.config.voice >= Voice::Notices {
+            crate::say(format_args!("stockade: the command was ended: its time (--timeout) was up"));
+        }
         match end {
             End::NotStarted(e) => {
                 let Decided { plan, cwd, environment, .. } = &self.decided;

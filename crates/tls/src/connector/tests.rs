@@ -91,6 +91,25 @@ fn an_endpoints_authorities_are_the_only_ones_for_it() {
     assert_eq!(fault(shake(&common, "a.test", &private.server("a.test", None))), OriginFault::UnknownIssuer);
 }
 
+#[test]
+fn an_authority_s_own_certificate_is_told_from_a_bad_one() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .unwrap();
+    let config = Side::new().connector().config(&[], None);
+    assert_eq!(fault(shake(&config, "a.test", &Arc::new(server))), OriginFault::Authority);
+}
+
 /// An identity signed by a new authority, as PEM: chain, key, and the authority.
 fn identity() -> [String; 3] {
     let ca_key = rcgen::KeyPair::generate().unwrap();

@@ -47,6 +47,7 @@ fn words_are_one_each_and_sentences_end_without_a_stop() {
         OriginFault::NotYetValid,
         OriginFault::WrongName,
         OriginFault::Revoked,
+        OriginFault::Authority,
         OriginFault::BadCertificate,
         OriginFault::ClientCertificate,
         OriginFault::Version,
