@@ -14,15 +14,12 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
-        signal::{SigSet, Signal},
+        signal::{SigSet, Signal, raise},
         signalfd::{SfdFlags, SignalFd},
     },
     unistd::setsid,
 };
-use stockade_sys::{
-    channel::Channel,
-    process::{self, Status},
-};
+use stockade_sys::{channel::Channel, process};
 
 use self::{
     build::Site,
@@ -34,6 +31,9 @@ use crate::{
     plan::Plan,
     seccomp::Filter,
 };
+
+/// Children that are reaped before init looks at its orders again.
+const REAP_AT_ONCE: usize = 64;
 
 /// Runs init to its end; the exit code of the process. When init ends, the kernel ends everything in its namespace.
 pub(crate) fn run(
@@ -200,23 +200,25 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    /// Reaps everything that ended: looks first, hands the status to the session that owns the pid, then takes it.
+    /// Reaps what ended: looks first, hands the status to the session that owns the pid, then takes it.
     fn reap(&mut self) -> io::Result<()> {
         while let Ok(Some(_)) = self.signals.read_signal() {}
-        while let Some((pid, status)) = process::peek(true)? {
+        for _ in 0..REAP_AT_ONCE {
+            let Some((pid, status)) = process::peek()? else { return Ok(()) };
             if let Some(id) = self.sessions.owner(pid) {
                 // What the session said before it ended comes first.
                 self.progress(id)?;
-                if let Some(report) = self.sessions.changed(id, status) {
+                if let Some(report) = self.sessions.ended(id, status) {
                     self.before(&report)?;
                     self.say(&report)?;
                 }
-            } else if matches!(status, Status::Exited(_) | Status::Signaled(_)) {
+            } else {
                 self.site.launching.ended(pid);
             }
-            process::take(pid, status)?;
+            process::take(pid)?;
         }
-        Ok(())
+        // Orders come in between: the supervisor's must not wait until the command ends fewer than are reaped.
+        raise(Signal::SIGCHLD).map_err(Into::into)
     }
 
     /// What must be said before a program's end: afterwards the supervisor does not listen any more.

@@ -20,21 +20,18 @@ use std::{
 
 use nix::{
     sched::CloneFlags,
-    sys::{
-        stat::{Mode, umask},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
+    sys::stat::{Mode, umask},
     unistd::{Pid, chdir, setpgid, setsid},
 };
 use stockade_sys::{
     channel::Channel,
-    process::{self, Child},
+    process::{self, Change, Child},
 };
 use stockade_types::{Enforcement, Layer, LayerStatus};
 
 use crate::{
     landlock,
-    message::{Failure, Launch, Launched, Outcome, Progress, SpawnError, recv, send},
+    message::{Failure, Launch, Launched, Progress, SpawnError, recv, send},
     plan::Plan,
     privileges,
     seccomp::Filter,
@@ -157,11 +154,10 @@ fn foreground(terminal: &OwnedFd, group: rustix::process::Pid) -> Result<(), Spa
 /// Follows the program's stops and its end, and tells init.
 fn watch(pid: i32, progress: &Channel) -> Result<u8, SpawnError> {
     loop {
-        let said = match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WUNTRACED)) {
-            Ok(WaitStatus::Stopped(_, signal)) => Progress::Stopped(signal as i32),
-            Ok(WaitStatus::Exited(_, code)) => Progress::Ended(Outcome::Exited(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Progress::Ended(Outcome::Signaled(signal as i32)),
-            Ok(_) | Err(nix::Error::EINTR) => continue,
+        let said = match process::wait(pid) {
+            Ok(Change::Stopped(signal)) => Progress::Stopped(signal),
+            Ok(Change::Ended(status)) => Progress::Ended(status.into()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(step("wait for the program", e)),
         };
         send(progress, &said, &[]).map_err(|e| step("report", e))?;

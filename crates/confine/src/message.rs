@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, net::SocketAddr, os::fd::OwnedFd};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use stockade_sys::channel::Channel;
+use stockade_sys::{channel::Channel, process::Status};
 use stockade_types::{Layer, LayerStatus, Reason};
 
 use crate::view::ViewFile;
@@ -25,7 +25,7 @@ pub enum Order {
     Files(Vec<ViewFile>),
     /// Start a program. Descriptors: the stdio that [`Stdio::Given`] stands for, in order.
     Spawn(SessionId, Spawn),
-    /// Send a signal to the session's process group.
+    /// Send a signal to the session's process group. KILL and CONT reach the leader of its terminal too.
     Signal(SessionId, i32),
     /// Begin to connect to a server of the sandbox. Only its loopback is dialled.
     Connect(ConnectId, SocketAddr),
@@ -50,7 +50,7 @@ pub enum Report {
     NotSpawned(SessionId, SpawnError),
     /// It ended.
     Ended(SessionId, Outcome),
-    /// It was stopped by this signal (job control).
+    /// On its terminal it was stopped by this signal (job control).
     Stopped(SessionId, i32),
     /// A non-blocking socket whose connection is under way, or why there is none. Descriptors: the socket.
     Connecting(ConnectId, Result<(), String>),
@@ -168,6 +168,15 @@ impl Outcome {
     }
 }
 
+impl From<Status> for Outcome {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Exited(code) => Self::Exited(code),
+            Status::Signaled(signal) => Self::Signaled(signal),
+        }
+    }
+}
+
 /// Why a program was not started.
 #[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 pub enum SpawnError {
@@ -209,7 +218,7 @@ pub(crate) enum Progress {
     Sealed(i32, Vec<LayerStatus>),
     /// Not started.
     Failed(SpawnError),
-    /// Stopped by a signal.
+    /// Stopped by a signal; sent by a session leader for its child.
     Stopped(i32),
     /// Ended; sent by a session leader for its child.
     Ended(Outcome),

@@ -35,7 +35,7 @@ impl Reaper {
                             let _ = keep.set(status);
                         }
                         // Nobody else takes it; a failure would show the same child again.
-                        if process::take(pid, status).is_err() {
+                        if process::take(pid).is_err() {
                             return;
                         }
                     }

@@ -25,6 +25,8 @@ pub(crate) const COMMAND: SessionId = 0;
 const GRACE: Duration = Duration::from_secs(10);
 /// The same for an entrypoint: container engines send KILL after ten seconds, and the log is still to be written.
 pub(crate) const ENTRYPOINT_GRACE: Duration = Duration::from_secs(8);
+/// Between KILL and the end of the whole sandbox, where the command's own was not heard of.
+const DEAD: Duration = Duration::from_secs(2);
 /// Between two read-backs of the fence.
 const VERIFY_EVERY: Duration = Duration::from_secs(30);
 /// The same while it is not what was installed.
@@ -131,6 +133,8 @@ pub(crate) struct Running<'a, O> {
     deadline: Option<Instant>,
     /// When the command is killed after it was asked to end.
     kill_at: Option<Instant>,
+    /// When a command that was killed is taken for dead.
+    dead_at: Option<Instant>,
     timed_out: bool,
     verify_at: Instant,
     /// When the memory of the start is given back.
@@ -153,6 +157,7 @@ impl<'a, O: Observer> Running<'a, O> {
             controlled: terminal::controlled(),
             deadline: None,
             kill_at: None,
+            dead_at: None,
             timed_out: false,
             verify_at: Instant::now() + VERIFY_EVERY,
             settle_at: None,
@@ -162,13 +167,17 @@ impl<'a, O: Observer> Running<'a, O> {
     /// Waits for the command's end, serving everything else meanwhile; then ends the sandbox.
     pub(crate) fn wait(mut self) -> (End, O) {
         let end = loop {
+            // Before every event, for the command can see to it that there always is one.
+            if let Some(end) = self.timers() {
+                break end;
+            }
             match self.events.recv_timeout(self.next_timer()) {
                 Ok(event) => {
                     if let Some(end) = self.handle(event) {
                         break end;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.timers(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break End::Lost,
             }
         };
@@ -181,13 +190,18 @@ impl<'a, O: Observer> Running<'a, O> {
     }
 
     fn next_timer(&self) -> Duration {
-        let timers = [self.deadline, self.kill_at, self.settle_at, Some(self.verify_at)];
+        let timers = [self.deadline, self.kill_at, self.dead_at, self.settle_at, Some(self.verify_at)];
         let next = timers.into_iter().flatten().min().unwrap_or(self.verify_at);
         next.saturating_duration_since(Instant::now())
     }
 
-    fn timers(&mut self) {
+    /// Does what is due; the end, when that is.
+    fn timers(&mut self) -> Option<End> {
         let now = Instant::now();
+        if self.dead_at.is_some_and(|d| d <= now) {
+            // With init ends whatever still runs.
+            return Some(End::Command(Outcome::Signaled(Signal::SIGKILL as i32)));
+        }
         if self.deadline.is_some_and(|d| d <= now) {
             self.deadline = None;
             self.timed_out = true;
@@ -195,6 +209,7 @@ impl<'a, O: Observer> Running<'a, O> {
         }
         if self.kill_at.is_some_and(|k| k <= now) {
             self.kill_at = None;
+            self.dead_at.get_or_insert(now + DEAD);
             self.order(&Order::Signal(COMMAND, Signal::SIGKILL as i32));
         }
         if self.settle_at.is_some_and(|s| s <= now) {
@@ -205,6 +220,7 @@ impl<'a, O: Observer> Running<'a, O> {
             self.verify_at = now + VERIFY_EVERY;
             self.order(&Order::VerifyFence);
         }
+        None
     }
 
     fn handle(&mut self, event: Event) -> Option<End> {

@@ -118,22 +118,26 @@ fn threads() -> io::Result<usize> {
 pub enum Status {
     /// `exit(code)`.
     Exited(i32),
-    /// Killed by a signal.
+    /// Killed by a signal, which may be a real-time one.
     Signaled(i32),
-    /// Stopped by a signal (job control).
-    Stopped(i32),
-    /// Continued.
-    Continued,
 }
 
-/// Looks at one child that ended (or, with `stops`, stopped or continued) without reaping it (`WNOWAIT`), so that
-/// the caller can find its owner first.
+/// What a child did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Stopped by a signal (job control).
+    Stopped(i32),
+    /// Ended.
+    Ended(Status),
+}
+
+/// Looks at one child that ended without reaping it (`WNOWAIT`), so that the caller can find its owner first. Stops are
+/// not looked at: one that was seen may be gone, and the child with it, before it is taken.
 ///
 /// # Errors
 /// What `waitid(2)` says; `ECHILD` means there are no children and is `Ok(None)`.
-pub fn peek(stops: bool) -> io::Result<Option<(i32, Status)>> {
-    let stops = if stops { libc::WSTOPPED | libc::WCONTINUED } else { 0 };
-    wait_any(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | stops)
+pub fn peek() -> io::Result<Option<(i32, Status)>> {
+    wait_any(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
 }
 
 /// Waits until a child has ended and looks at it without reaping it; `Ok(None)` when there are no children.
@@ -144,27 +148,35 @@ pub fn next() -> io::Result<Option<(i32, Status)>> {
     wait_any(libc::WEXITED | libc::WNOWAIT)
 }
 
-/// Takes the pending state of `pid`, which [`peek`] or [`next`] has shown.
+/// Reaps `pid`, whose end [`peek`] or [`next`] has shown.
 ///
 /// # Errors
 /// What `waitid(2)` says.
-pub fn take(pid: i32, status: Status) -> io::Result<()> {
-    let flags = match status {
-        Status::Exited(_) | Status::Signaled(_) => libc::WEXITED,
-        Status::Stopped(_) => libc::WSTOPPED,
-        Status::Continued => libc::WCONTINUED,
-    };
-    waitid(libc::P_PID, u32::try_from(pid).map_err(io::Error::other)?, flags | libc::WNOHANG).map(drop)
+pub fn take(pid: i32) -> io::Result<()> {
+    waitid(libc::P_PID, u32::try_from(pid).map_err(io::Error::other)?, libc::WEXITED | libc::WNOHANG).map(drop)
+}
+
+/// Waits until the child `pid` stops or ends, and takes that.
+///
+/// # Errors
+/// What `waitid(2)` says, `EINTR` included.
+pub fn wait(pid: i32) -> io::Result<Change> {
+    let id = u32::try_from(pid).map_err(io::Error::other)?;
+    let changed = waitid(libc::P_PID, id, libc::WEXITED | libc::WSTOPPED)?;
+    changed.map(|(_, change)| change).ok_or_else(|| io::ErrorKind::Interrupted.into())
 }
 
 fn wait_any(flags: i32) -> io::Result<Option<(i32, Status)>> {
     match waitid(libc::P_ALL, 0, flags) {
+        Ok(Some((pid, Change::Ended(status)))) => Ok(Some((pid, status))),
+        // Stops are not asked for here.
+        Ok(Some((_, Change::Stopped(_))) | None) => Ok(None),
         Err(e) if e.raw_os_error() == Some(libc::ECHILD) => Ok(None),
-        other => other,
+        Err(e) => Err(e),
     }
 }
 
-fn waitid(kind: libc::idtype_t, id: u32, flags: i32) -> io::Result<Option<(i32, Status)>> {
+fn waitid(kind: libc::idtype_t, id: u32, flags: i32) -> io::Result<Option<(i32, Change)>> {
     // SAFETY: siginfo_t is plain data for which zero is valid, and the kernel fills it.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: `info` outlives the call.
@@ -176,13 +188,13 @@ fn waitid(kind: libc::idtype_t, id: u32, flags: i32) -> io::Result<Option<(i32, 
     if pid == 0 {
         return Ok(None);
     }
-    let status = match info.si_code {
-        libc::CLD_EXITED => Status::Exited(code),
-        libc::CLD_KILLED | libc::CLD_DUMPED => Status::Signaled(code),
-        libc::CLD_STOPPED | libc::CLD_TRAPPED => Status::Stopped(code),
-        _ => Status::Continued,
+    let change = match info.si_code {
+        libc::CLD_EXITED => Change::Ended(Status::Exited(code)),
+        libc::CLD_KILLED | libc::CLD_DUMPED => Change::Ended(Status::Signaled(code)),
+        // CLD_STOPPED and CLD_TRAPPED; nobody asks for CLD_CONTINUED.
+        _ => Change::Stopped(code),
     };
-    Ok(Some((pid, status)))
+    Ok(Some((pid, change)))
 }
 
 /// Marks every descriptor from `first` on close-on-exec.

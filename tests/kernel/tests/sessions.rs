@@ -271,3 +271,31 @@ fn a_command_that_ends_everything_all_the_time_harms_itself_alone() {
         assert_eq!(line(&mut out), "here", "{mode:?}, {started} started meanwhile");
     });
 }
+
+/// What init reaps by: a stop that was seen could be gone before it is taken, and the child with it.
+#[test]
+fn stops_are_not_reaped() {
+    use stockade_sys::process::{Change, Status, peek, take, wait};
+    Child::new().run(|| {
+        let script = "kill -STOP $$; kill -STOP $$; sleep 60";
+        #[allow(clippy::zombie_processes, reason = "taken below, by what is tested")]
+        let child = std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let signal = |name| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), name).unwrap();
+        assert_eq!(wait(pid).unwrap(), Change::Stopped(19), "control: it stops");
+        signal(nix::sys::signal::SIGCONT);
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        while !state().contains(") T") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(peek().unwrap(), None, "a stop and a continuation wait to be seen");
+        signal(nix::sys::signal::SIGCONT);
+        signal(nix::sys::signal::SIGKILL);
+        while peek().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(peek().unwrap(), Some((pid, Status::Signaled(9))));
+        take(pid).unwrap();
+        assert_eq!(peek().unwrap(), None);
+    });
+}

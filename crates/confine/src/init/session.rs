@@ -11,10 +11,9 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, getpgid},
 };
 use rustix::{
     fs::OFlags,
@@ -118,10 +117,19 @@ impl Sessions {
     /// Signals the program's group; a program that is not there any more is no error.
     pub(super) fn signal(&self, id: SessionId, signal: i32) {
         let Some(session) = self.0.get(&id) else { return };
-        let (Some(group), Ok(signal)) = (session.group, Signal::try_from(signal)) else { return };
-        if kill(Pid::from_raw(-group), signal) == Err(Errno::ESRCH) {
-            // Its group is gone; a program that moved itself elsewhere still has its pid.
-            let _ = kill(Pid::from_raw(group), signal);
+        let Ok(signal) = Signal::try_from(signal) else { return };
+        if let Some(program) = session.group.map(Pid::from_raw) {
+            let _ = kill(Pid::from_raw(-program.as_raw()), signal);
+            // On a terminal it may have moved itself to another group and left somebody in this one. Whether it moves
+            // just now does not matter to KILL.
+            if signal == Signal::SIGKILL || getpgid(Some(program)) != Ok(program) {
+                let _ = kill(program, signal);
+            }
+        }
+        // The leader of its terminal reports its end, which one that the program has stopped does not. Without one this
+        // is the program itself, and a second KILL or CONT changes nothing.
+        if matches!(signal, Signal::SIGKILL | Signal::SIGCONT) {
+            let _ = kill(Pid::from_raw(session.child), signal);
         }
     }
 
@@ -150,18 +158,11 @@ impl Sessions {
         reports
     }
 
-    /// The child of init changed its state: what the supervisor should hear. Forgets sessions whose child ended.
-    pub(super) fn changed(&mut self, id: SessionId, status: Status) -> Option<Report> {
-        let session = self.0.get_mut(&id)?;
-        let outcome = match status {
-            Status::Stopped(signal) => return Some(Report::Stopped(id, signal)),
-            Status::Continued => return None,
-            Status::Exited(code) => Outcome::Exited(code),
-            Status::Signaled(signal) => Outcome::Signaled(signal),
-        };
-        let session = (session.over, session.group.is_some());
-        self.0.remove(&id);
-        match session {
+    /// The child of init ended: what the supervisor should hear.
+    pub(super) fn ended(&mut self, id: SessionId, status: Status) -> Option<Report> {
+        let outcome = Outcome::from(status);
+        let session = self.0.remove(&id)?;
+        match (session.over, session.group.is_some()) {
             (true, _) => None,
             (false, true) => Some(Report::Ended(id, outcome)),
             (false, false) => {

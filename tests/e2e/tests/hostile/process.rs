@@ -2,6 +2,7 @@
 
 use std::{fs, net::TcpListener, process::Command, time::Duration};
 
+use nix::sys::signal::Signal;
 use stockade_testkit::{Arena, Mode, Outer, Stockade, in_every_mode, skip};
 
 /// PROC-05: whoever is about to become part of the sandbox shows nothing meanwhile. Rootless the command may end the
@@ -167,4 +168,67 @@ fn a_command_that_takes_every_port_takes_only_its_own() {
         assert!(!free(), "tripwire: without a network of its own it takes them all");
         drop(bare);
     });
+}
+
+/// PROC-08: children that are stopped, continued and killed faster than init can look do not end it.
+#[test]
+fn init_outlives_children_that_stop_and_die() {
+    let script = r#"
+        for my $worker (1..3) { next if fork; srand $worker;
+            for (1..500) {
+                pipe(my $r, my $w); my $parent = fork // die;
+                if (!$parent) { my $orphan = fork // exit; if (!$orphan) { sleep 60; exit } syswrite $w, pack 'L', $orphan; exit }
+                waitpid $parent, 0; close $w; sysread $r, my $orphan, 4; $orphan = unpack 'L', $orphan;
+                for (1..4) { kill 'STOP', $orphan; 1 for 1..rand 800; kill 'CONT', $orphan }
+                1 for 1..rand 2500; kill 'KILL', $orphan }
+            exit }
+        my $ended = 0; $ended++ while wait > 0; print "ended $ended\n"; exit 7"#;
+    for mode in Mode::available() {
+        let run = Stockade::new(*mode).timeout(Duration::from_secs(90)).run(&["perl", "-e", script]);
+        run.assert_code(7);
+        assert_eq!(run.text(), "ended 3\n", "{mode:?} {run:?}");
+    }
+}
+
+/// DOS-09: on a terminal the command does not lead its session. It leaves its group with a child in it, or stops the
+/// leader; it ends all the same.
+#[test]
+fn a_command_on_a_terminal_cannot_outlive_its_end() {
+    let deaf = "$| = 1; $SIG{HUP} = 'IGNORE'; $SIG{TERM} = sub { print qq(first\\n) };";
+    let moved = format!(
+        "{deaf} my $other = fork // die; if (!$other) {{ setpgrp 0, 0; sleep 1 while 1 }}
+        select undef, undef, undef, 0.01 until getpgrp($other) == $other;
+        my $stays = fork // die; if (!$stays) {{ sleep 1 while 1 }}
+        setpgrp 0, $other; die if getpgrp != $other; print qq(away\\n); sleep 1 while 1"
+    );
+    let stopped = format!("{deaf} kill 'STOP', getppid; print qq(away\\n); sleep 1 while 1");
+    for mode in Mode::available() {
+        for script in [&moved, &stopped] {
+            let run = Stockade::new(*mode).arg("-t").spawn(&["perl", "-e", script]);
+            run.wait_for("away");
+            run.signal(Signal::SIGTERM);
+            run.wait_for("first");
+            run.signal(Signal::SIGTERM);
+            run.finish().assert_code(137);
+            let limited =
+                ["-t", "--timeout", "1s", "--grace", "100ms"].iter().fold(Stockade::new(*mode), Stockade::arg);
+            limited.run(&["perl", "-e", script]).assert_code(124);
+        }
+        // The leader goes on with the program, so that a program that heeds TERM ends by it.
+        let run = Stockade::new(*mode).arg("-t").spawn(&["sh", "-c", "kill -STOP $PPID; echo away; exec sleep 60"]);
+        run.wait_for("away");
+        run.signal(Signal::SIGTERM);
+        run.finish().assert_code(143);
+    }
+}
+
+/// A real-time signal is an end like another.
+#[test]
+fn real_time_signals_are_ends() {
+    for mode in Mode::available() {
+        for options in [&[][..], &["-t"]] {
+            let run = options.iter().fold(Stockade::new(*mode), Stockade::arg).run(&["bash", "-c", "kill -34 $$"]);
+            run.assert_code(162);
+        }
+    }
 }
