@@ -11,6 +11,7 @@ mod config;
 mod environment;
 mod error;
 mod examine;
+mod held;
 mod identity;
 mod in_force;
 mod inside;
@@ -35,6 +36,7 @@ mod steering;
 mod terminal;
 mod trust;
 mod watch;
+mod way;
 mod workspace;
 
 pub use advice::{APPARMOR_PROFILE, is_powerless};
@@ -47,6 +49,7 @@ pub use operator::{Ask, ask};
 pub use stdio::{LogFormat, StdioError, TerminalChoice, log_format, say, say_failure};
 pub use steering::{Steering, SteeringError};
 pub use trust::TrustError;
+pub use way::Way;
 pub use workspace::WorkspaceError;
 
 /// How to get limits that cannot be had.

@@ -13,6 +13,7 @@ use crate::{
     callers::Callers,
     config::{Config, Voice},
     error::Error,
+    held::Held,
     in_force::{self, Secrets},
     operator::Operator,
     prepare,
@@ -38,6 +39,7 @@ pub(crate) struct Recorder<'a> {
     /// What stands for secrets, over all reloads.
     pub(crate) secrets: Option<Secrets>,
     pub(crate) operator: Operator,
+    pub(crate) held: Held,
 }
 
 impl Recorder<'_> {
@@ -55,6 +57,7 @@ impl Recorder<'_> {
     /// Compiles the files as they are now; the snapshot in force stays when that fails. Also what is not applied.
     fn compile(&mut self) -> Result<(InForce, String), Error> {
         let (policy, steering) = prepare::policy(self.config)?;
+        self.held.check(&steering)?;
         let rest = self.not_applied(&policy) + &recorded_only(&policy);
         let generation = self.policy.borrow().generation().next();
         let posture = self.policy.borrow().posture();

@@ -9,11 +9,10 @@ use stockade_confine::{
     limits::{Limits as LimitPlan, Rlimits},
     plan::{Mode, Plan},
     seccomp::{Arch, Filter},
-    view::Grant,
 };
 use stockade_policy::Policy;
 
-pub(crate) use view::{granted, writable};
+pub(crate) use view::granted;
 
 use self::view::Scene;
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     config::{Access, Config, Duty, Limits},
     environment,
     error::Error,
+    held::Held,
     identity::{self, Account},
     outer, ssh,
     steering::Steering,
@@ -44,6 +44,7 @@ const NAMED: usize = 8;
 pub(crate) struct Decided {
     pub(crate) policy: Policy,
     pub(crate) steering: Steering,
+    pub(crate) held: Held,
     pub(crate) account: Account,
     pub(crate) plan: Plan,
     pub(crate) filter: Filter,
@@ -62,6 +63,7 @@ pub(crate) struct Decided {
 pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> {
     let (policy, mut steering) = policy(config)?;
     ssh::note(config.ssh.as_ref(), &mut steering)?;
+    steering.note_authorities(&config.upstream_ca)?;
     let mode = mode();
     let workspace = match config.workspace.access {
         Some(Access::None) => None,
@@ -78,7 +80,8 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     callers::compatible(&policy, &filter)?;
     let workspace = workspace.as_deref();
     let view = Scene { config, policy: &policy, steering: &steering, account: &account, workspace }.view(hostname);
-    readable_secret(&steering.secrets, &view.grants)?;
+    let held = Held::new(&view.grants, &steering);
+    held.check(&steering)?;
     let cwd = view.workspace.clone().unwrap_or_else(|| account.home.clone());
     let away = workspace.filter(|_| view.workspace.is_none());
     let mut require = policy.process().require.clone();
@@ -112,19 +115,7 @@ pub(crate) fn decide(config: &Config, hostname: &str) -> Result<Decided, Error> 
     notices.extend(config.duty.notices.iter().cloned());
     notices.extend(from_environment(&config.duty));
     let outer = outer::weaknesses();
-    Ok(Decided { policy, steering, account, plan, filter, limits, environment, cwd, notices, outer })
-}
-
-/// A secret that lies where the command can read it is none. Hiding it would not do: when the file is replaced, as
-/// rotation does, it lies bare for a moment.
-fn readable_secret(secrets: &[PathBuf], grants: &[Grant]) -> Result<(), Error> {
-    match secrets.iter().find(|secret| granted(grants, secret)) {
-        None => Ok(()),
-        Some(path) => Err(Error::Option(format!(
-            "{}: a secret that the command could read; keep it outside of every path that is granted to the command",
-            path.display()
-        ))),
-    }
+    Ok(Decided { policy, steering, held, account, plan, filter, limits, environment, cwd, notices, outer })
 }
 
 fn filter_error(e: impl std::fmt::Display) -> Error {

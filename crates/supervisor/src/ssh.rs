@@ -88,10 +88,10 @@ pub(crate) fn note(ssh: Option<&Ssh>, steering: &mut Steering) -> Result<(), Err
         None => (None, None),
     };
     for path in ssh.authorized_keys.iter().chain(public) {
-        steering.paths.extend(steering::places(path)?);
+        steering.ways.push(steering::way(path)?);
     }
     for path in ssh.host_key.iter().chain(secret) {
-        steering.secrets.extend(steering::places(path)?);
+        steering.secrets.push(steering::way(path)?);
     }
     Ok(())
 }

@@ -5,10 +5,12 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use stockade_policy::{Policy, Source};
+
+use crate::way::Way;
 
 /// Largest policy or module.
 const MAX: u64 = 4 << 20;
@@ -32,6 +34,16 @@ pub enum SteeringError {
         /// What it is.
         what: &'static str,
     },
+    /// The command could change it, or lead the way to it elsewhere.
+    #[error(
+        "`{path}` steers Stockade and cannot be protected from the command: {why}; move it out of the granted directories"
+    )]
+    Unprotected {
+        /// The file.
+        path: PathBuf,
+        /// What stands in the way.
+        why: String,
+    },
     /// Not text.
     #[error("{0} is not UTF-8 text")]
     NotText(PathBuf),
@@ -44,11 +56,10 @@ pub struct Steering {
     pub sources: Vec<Source>,
     /// Rego modules with their text.
     pub modules: Vec<Source>,
-    /// Every file, for protection and for watching: its canonical path and, where a link leads there, the path as given,
-    /// which a reload would follow again.
-    pub paths: Vec<PathBuf>,
+    /// The way to every file, for protection and for watching.
+    pub ways: Vec<Way>,
     /// Files with keys and secrets: the command must not be able to read them.
-    pub secrets: Vec<PathBuf>,
+    pub secrets: Vec<Way>,
 }
 
 impl Steering {
@@ -57,11 +68,11 @@ impl Steering {
     /// # Errors
     /// [`SteeringError`].
     pub fn read(files: &[PathBuf]) -> Result<Self, SteeringError> {
-        let mut this = Self { sources: Vec::new(), modules: Vec::new(), paths: Vec::new(), secrets: Vec::new() };
+        let mut this = Self { sources: Vec::new(), modules: Vec::new(), ways: Vec::new(), secrets: Vec::new() };
         for file in files {
-            let (text, paths) = read(file)?;
+            let (text, way) = read(file)?;
             this.sources.push(Source { name: file.display().to_string(), text });
-            this.paths.extend(paths);
+            this.ways.push(way);
         }
         Ok(this)
     }
@@ -73,16 +84,22 @@ impl Steering {
     pub(crate) fn note_named(&mut self, policy: &Policy) -> Result<(), SteeringError> {
         let (steering, secret) = crate::in_force::named(policy, self);
         for path in &steering {
-            self.paths.extend(places(path)?);
+            self.ways.push(way(path)?);
         }
         for path in &secret {
-            match places(path) {
-                // Its credential has no value until there is one, which is said where it is wanted.
-                Err(SteeringError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                    self.secrets.push(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-                }
-                found => self.secrets.extend(found?),
-            }
+            // A credential has no value until there is one, which is said where it is wanted.
+            self.secrets.push(Way::to(path).map_err(|source| SteeringError::Io { path: path.clone(), source })?);
+        }
+        Ok(())
+    }
+
+    /// Notes the authorities that may sign for hosts. One that cannot be read is refused where it is read.
+    ///
+    /// # Errors
+    /// [`SteeringError`].
+    pub(crate) fn note_authorities(&mut self, files: &[PathBuf]) -> Result<(), SteeringError> {
+        for path in files.iter().filter(|path| path.exists()) {
+            self.ways.push(way(path)?);
         }
         Ok(())
     }
@@ -95,29 +112,25 @@ impl Steering {
         for module in policy.rego() {
             let beside = Path::new(module.origin.file.as_ref()).parent().unwrap_or(Path::new(""));
             let path = beside.join(&module.path);
-            let (text, paths) = read(&path)?;
+            let (text, way) = read(&path)?;
             self.modules.push(Source { name: path.display().to_string(), text });
-            self.paths.extend(paths);
+            self.ways.push(way);
         }
         Ok(())
     }
 }
 
-fn read(path: &Path) -> Result<(String, Vec<PathBuf>), SteeringError> {
+fn read(path: &Path) -> Result<(String, Way), SteeringError> {
     let text = String::from_utf8(bytes(path)?).map_err(|_| SteeringError::NotText(path.to_owned()))?;
-    Ok((text, places(path)?))
+    Ok((text, way(path)?))
 }
 
-/// Where a file is protected: its canonical path and the path as given.
-pub(crate) fn places(path: &Path) -> Result<Vec<PathBuf>, SteeringError> {
+/// The way to a file that is there.
+pub(crate) fn way(path: &Path) -> Result<Way, SteeringError> {
     let io = |source| SteeringError::Io { path: path.to_owned(), source };
-    let kind = |what| SteeringError::Kind { path: path.to_owned(), what };
-    let given = without_parents(&std::path::absolute(path).map_err(io)?)
-        .map_err(io)?
-        .ok_or(kind("reached through `..` behind a symbolic link, which could lead elsewhere later"))?;
-    let mut paths = vec![fs::canonicalize(path).map_err(io)?, given];
-    paths.dedup();
-    Ok(paths)
+    let way = Way::to(path).map_err(io)?;
+    fs::metadata(path).map_err(io)?;
+    Ok(way)
 }
 
 /// Reads a file that steers.
@@ -150,23 +163,6 @@ pub(crate) fn bytes_of(path: &Path, file: File) -> Result<Vec<u8>, SteeringError
     Ok(bytes)
 }
 
-/// A path without `..`, if it leads to the same file: where a link stands before a `..`, leaving both out would not.
-fn without_parents(path: &Path) -> io::Result<Option<PathBuf>> {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                if fs::canonicalize(plain.join(".."))? != fs::canonicalize(plain.parent().unwrap_or(Path::new("/")))? {
-                    return Ok(None);
-                }
-                plain.pop();
-            }
-            part => plain.push(part),
-        }
-    }
-    Ok(Some(plain))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,17 +173,8 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         fs::write(at("good.yaml"), "version: 1\n").unwrap();
         std::os::unix::fs::symlink(at("good.yaml"), at("link.yaml")).unwrap();
-        assert!(Steering::read(&[at("link.yaml")]).unwrap().paths.contains(&at("link.yaml")), "a link steers too");
-        fs::create_dir(at("sub")).unwrap();
-        let up = Steering::read(&[at("sub/../good.yaml")]).unwrap();
-        assert_eq!(up.paths, [fs::canonicalize(at("good.yaml")).unwrap()], "the view knows no `..`");
-        fs::write(at("sub/inner.yaml"), "version: 1\n").unwrap();
-        std::os::unix::fs::symlink(at("sub"), at("linked")).unwrap();
-        assert!(Steering::read(&[at("linked/../good.yaml")]).is_ok(), "the same place either way");
-        fs::create_dir_all(at("deep/down")).unwrap();
-        fs::write(at("deep/p.yaml"), "version: 1\n").unwrap();
-        std::os::unix::fs::symlink(at("deep/down"), at("away")).unwrap();
-        assert!(Steering::read(&[at("away/../p.yaml")]).is_err(), "the link could lead elsewhere later");
+        let link = Steering::read(&[at("link.yaml")]).unwrap();
+        assert_eq!(link.ways[0].turns.last(), Some(&fs::canonicalize(dir.path()).unwrap().join("link.yaml")));
         fs::write(at("binary"), [0xff, 0xfe]).unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(Steering::read(&[at("good.yaml")]).unwrap().sources[0].text, "version: 1\n");

@@ -22,6 +22,7 @@ use super::{FLUSH, Finished, serve::Serving};
 use crate::{
     config::Voice,
     error::Error,
+    held,
     inside::{Inside, Surroundings},
     missing,
     observer::{self, Recorder},
@@ -62,6 +63,7 @@ impl Serving<'_> {
             pid: None,
             secrets: self.secrets.take(),
             operator: self.operator.clone(),
+            held: self.decided.held.clone(),
         };
         recorder.loaded();
         self.decided.outer.iter().for_each(|weak| recorder.finding(Reason::OuterWeak, 4, weak.clone()));
@@ -129,8 +131,14 @@ impl Serving<'_> {
     /// Policy files are watched only where the command cannot write; the others are reloaded by SIGHUP, from a person.
     fn watch_policy(&self, events: mpsc::Sender<Event>) -> Result<(), Error> {
         let grants = &self.decided.plan.view.grants;
-        let safe: Vec<_> =
-            self.decided.steering.paths.iter().filter(|p| !prepare::writable(grants, p)).cloned().collect();
+        let safe: Vec<_> = self
+            .decided
+            .steering
+            .ways
+            .iter()
+            .filter(|w| !held::writable(grants, &w.end))
+            .flat_map(|w| [w.end.clone(), w.given.clone()])
+            .collect();
         if safe.is_empty() {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use stockade_policy::Policy;
 
 use crate::{
     config::{Access, Config, Posture},
+    held::writable,
     identity::Account,
     steering::Steering,
 };
@@ -87,9 +88,8 @@ impl Scene<'_> {
     /// Steering files are read-only inside even where the command may write around them, and so is what the policy
     /// names.
     fn protected(&self, grants: &[Grant]) -> Vec<Protected> {
-        let mut paths = self.steering.paths.clone();
+        let mut paths: Vec<_> = self.steering.ways.iter().map(|way| way.end.clone()).collect();
         paths.extend(self.config.audit_log.iter().filter_map(|p| std::fs::canonicalize(p).ok()));
-        paths.extend(self.config.upstream_ca.iter().filter_map(|p| std::fs::canonicalize(p).ok()));
         if let Posture::Learn { output, .. } = &self.config.posture {
             paths.extend(std::fs::canonicalize(output).ok());
         }
@@ -103,11 +103,6 @@ impl Scene<'_> {
 /// Whether the command sees this path, unless it is hidden.
 pub(crate) fn granted(grants: &[Grant], path: &Path) -> bool {
     grants.iter().any(|g| path.starts_with(&g.path))
-}
-
-/// Whether the command could write below this path's directory.
-pub(crate) fn writable(grants: &[Grant], path: &Path) -> bool {
-    grants.iter().any(|g| g.access == ViewAccess::ReadWrite && path.starts_with(&g.path))
 }
 
 fn files(hostname: &str) -> Vec<ViewFile> {

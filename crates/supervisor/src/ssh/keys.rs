@@ -19,7 +19,7 @@ use stockade_types::Reason;
 use super::{about, guarded};
 use crate::{
     error::Error,
-    prepare,
+    held::{Held, writable},
     stamp::Stamp,
     steering::{self, SteeringError},
 };
@@ -94,10 +94,11 @@ impl Listed {
         let io = |source| SteeringError::Io { path: self.path.clone(), source };
         // Where the descriptor leads, whatever the path and the links in it come to mean meanwhile.
         let opened = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(io)?;
-        let mut places = steering::places(&self.path)?;
-        places.push(opened);
+        let way = steering::way(&self.path)?;
         let keys = parse(&self.path, file)?;
-        if keys != *self.good && places.iter().any(|place| prepare::writable(&self.grants, place)) {
+        let changeable = Held::bare(&self.grants).turned(&way).is_some();
+        let reached = changeable || [&way.end, &opened].iter().any(|end| writable(&self.grants, end));
+        if keys != *self.good && reached {
             return Err(about("--ssh-authorized-keys", &self.path)(
                 "changed where the command may write, so the change is not followed; start the sandbox anew, and keep \
                  the file elsewhere",

@@ -22,4 +22,5 @@ mod reload;
 mod rules;
 mod screen;
 mod start;
+mod steering;
 mod tunnel;
