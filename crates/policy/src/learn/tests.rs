@@ -40,7 +40,9 @@ network:
   endpoints:
     inner: {hosts: ['*.in.example.org'], ports: [80, 443], tls: passthrough, private_addresses: [10.0.0.0/8, 192.168.0.0/16]}
     learn: {hosts: [learn.example.org], tls: passthrough, private_addresses: [172.16.0.0/12]}
-    tools: {hosts: [tool.example.org], ports: [80], binaries: [/usr/bin/curl], limits: {requests_per_minute: 7}, allow: []}
+    tools: {hosts: [tool.example.org], ports: [80, 443], binaries: [/usr/bin/curl], limits: {requests_per_minute: 7}, allow: [], credentials: [key]}
+credentials:
+  key: {env: KEY, source: env:KEY, inject: {header: x-key, value: '{secret}'}}
 ";
 
 fn seen_beside_base(seen: &[(&str, u16, &str)]) -> Learned {
@@ -85,7 +87,7 @@ fn what_no_run_can_show_is_left_to_the_policy_in_force() {
     learned.see_endpoint(&host, Port::HTTP, "tools", true);
     let written = learned.written();
     let want = "# Use this beside the policy that was in force (`--policy` is taken several times). It says what no run can show:
-#   endpoint `tools`: `binaries`, `limits`
+#   endpoint `tools`: `binaries`, `limits`, `credentials: [key]`
 version: 1
 network:
   endpoints:
