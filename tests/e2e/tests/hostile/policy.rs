@@ -82,7 +82,7 @@ fn fixed_sections_are_not_applied_while_it_runs() {
         let reloaded = done.events.iter().filter(|e| e.class() == 5019).last().unwrap();
         let said = reloaded.text("/message").unwrap();
         for text in [said, &done.stderr] {
-            assert!(text.contains("`filesystem` and `process` take effect at the next start only"), "{mode:?} {text}");
+            assert!(text.contains("; changes of `filesystem` take effect at the next start only"), "{mode:?} {text}");
         }
         let next = Stockade::new(*mode).policy(&hidden);
         fs::write(next.work().join("secret"), "content\n").unwrap();

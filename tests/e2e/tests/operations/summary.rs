@@ -130,7 +130,10 @@ fn a_program_is_followed_through_its_link_and_the_hint_does_what_it_says() {
         assert_eq!(run.text(), "started\n", "{mode:?} {run:?}");
         let run = Stockade::new(*mode).arg("--env").arg("PATH=/nope").run(&["ls"]);
         summary(&run, &["ls: not in the PATH that the command has (/nope); it is "]);
-        let run = Stockade::new(*mode).workspace(at("share")).policy("version: 1\n").run(&["/bin/pwd"]);
+        let run = Stockade::new(*mode)
+            .workspace(at("share"))
+            .policy("version: 1\nfilesystem: {baseline: true}\n")
+            .run(&["pwd"]);
         summary(&run, &["is not granted, the command starts in "]);
     }
 }
@@ -141,7 +144,8 @@ fn what_is_asked_for_in_vain_is_said() {
         let run = Stockade::new(*mode).arg("--env").arg("NO_SUCH_NAME").arg("--timeout=300ms").sh("sleep 20");
         run.assert_code(124);
         summary(&run, &["--env NO_SUCH_NAME: not set here", "its time (--timeout) was up"]);
-        let policy = "version: 1\nnetwork: {endpoints: {api: {hosts: [api.test], mode: audit, deny: [{}]}}}\n";
+        let policy =
+            "version: 1\nnetwork: {endpoints: {api: {hosts: [api.test], mode: audit, deny: [{methods: [PUT]}]}}}\n";
         let run = Stockade::new(*mode).policy(policy).sh("true");
         summary(&run, &["not enforced by policy (mode: audit): api\n"]);
         let loaded = run.events.iter().find(|e| e.class() == 5019).unwrap();
