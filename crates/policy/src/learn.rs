@@ -169,10 +169,16 @@ impl Learned {
             let repeated = |traffic: &Traffic| more.is_empty() || traffic.served.is_empty();
             let (new, known): (BTreeMap<Port, &Traffic>, BTreeMap<Port, &Traffic>) =
                 ports.iter().map(|(port, traffic)| (*port, traffic)).partition(|(_, traffic)| repeated(traffic));
-            for (kind, ports) in kinds(&new) {
-                let last = format!("{}{}", kind.last, self.private(host, &ports, &new));
-                endpoint(&mut text, host, &kind.suffix, ports, &last);
-                written += 1;
+            // What learning alone let through went to public addresses: it gets no private ones.
+            let (inner, outer): (BTreeMap<Port, &Traffic>, BTreeMap<Port, &Traffic>) =
+                new.into_iter().partition(|(_, traffic)| !traffic.served.is_empty());
+            let apart = if inner.is_empty() || outer.is_empty() { "" } else { "-known" };
+            for (part, more) in [(&inner, apart), (&outer, "")] {
+                for (kind, ports) in kinds(part) {
+                    let last = format!("{}{}", kind.last, self.private(host, &ports, part));
+                    endpoint(&mut text, host, &format!("{}{more}", kind.suffix), ports, &last);
+                    written += 1;
+                }
             }
             known.iter().for_each(|(port, traffic)| notes.push_str(&not_repeated(host, *port, traffic)));
         }

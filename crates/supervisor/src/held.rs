@@ -74,7 +74,7 @@ impl Held {
     /// A secret that lies where the command can read it is none. Hiding it would not do: when the file is replaced, as
     /// rotation does, it lies bare for a moment.
     fn unreadable(&self, secret: &Way) -> Result<(), Error> {
-        if !self.grants.iter().any(|grant| holds(grant, &secret.end)) {
+        if !granted(&self.grants, &secret.end) {
             return Ok(());
         }
         Err(Error::Option(format!(
@@ -82,6 +82,11 @@ impl Held {
             secret.end.display()
         )))
     }
+}
+
+/// Whether the command sees this path, unless it is hidden.
+pub(crate) fn granted(grants: &[Grant], path: &Path) -> bool {
+    grants.iter().any(|g| holds(g, path))
 }
 
 /// Whether the command could write below this path's directory.

@@ -12,8 +12,6 @@ use stockade_confine::{
 };
 use stockade_policy::Policy;
 
-pub(crate) use view::granted;
-
 use self::view::Scene;
 use crate::{
     callers,

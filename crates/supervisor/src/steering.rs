@@ -174,7 +174,7 @@ mod tests {
         fs::write(at("good.yaml"), "version: 1\n").unwrap();
         std::os::unix::fs::symlink(at("good.yaml"), at("link.yaml")).unwrap();
         let link = Steering::read(&[at("link.yaml")]).unwrap();
-        assert_eq!(link.ways[0].turns.last(), Some(&fs::canonicalize(dir.path()).unwrap().join("link.yaml")));
+        assert!(link.ways[0].turns.contains(&fs::canonicalize(dir.path()).unwrap().join("link.yaml")));
         fs::write(at("binary"), [0xff, 0xfe]).unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(Steering::read(&[at("good.yaml")]).unwrap().sources[0].text, "version: 1\n");

@@ -20,6 +20,7 @@ use crate::{
     callers,
     config::{Config, Posture},
     error::Error,
+    held,
     in_force::{self, Secrets},
     learn,
     operator::Operator,
@@ -90,7 +91,7 @@ impl<'a> Prepared<'a> {
             Err(e) => return Err(not_started(e, &id, log)),
         };
         let place = config.audit_log.as_ref().and_then(|p| std::fs::canonicalize(p).ok());
-        if place.is_some_and(|p| prepare::granted(&decided.plan.view.grants, &p))
+        if place.is_some_and(|p| held::granted(&decided.plan.view.grants, &p))
             && let Some(log) = &mut log
         {
             log.keep_in_one_file();

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::OwnedFd,
+    panic,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
 };
@@ -14,7 +15,10 @@ use stockade_confine::{limits::Cgroup, sandbox::Sandbox};
 use stockade_egress::{Config as DoorConfig, Deps, Door, InForce, Listeners, Tls, resolver};
 use stockade_telemetry::{Check, Health, Traces};
 use stockade_types::{Escaped, Reason};
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    runtime::Runtime,
+    sync::{oneshot, watch},
+};
 
 use super::{
     FLUSH,
@@ -34,7 +38,7 @@ use crate::{
     refusals::Refusals,
     running::Event,
     signals, ssh,
-    stdio::LogFormat,
+    stdio::{LogFormat, say_failure},
 };
 
 /// Threads of the runtime that serves the door.
@@ -46,7 +50,7 @@ pub(super) struct Serving<'a> {
     pub(super) decided: Decided,
     pub(super) sandbox: Sandbox,
     pub(super) cgroup: Option<Cgroup>,
-    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) runtime: Runtime,
     pub(super) audit: Audit,
     pub(super) writer: Writer,
     pub(super) summary: Summary,
@@ -75,7 +79,7 @@ pub(super) struct Serving<'a> {
 /// What does not need the sandbox to stand.
 struct Engine {
     signals: nix::sys::signal::SigSet,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     audit: Audit,
     writer: Writer,
     summary: Summary,
@@ -100,12 +104,7 @@ impl Engine {
         });
         let (audit, writer) = start_audit(before, (log, traces), &summary, learned.as_ref().map(|(r, _)| r))?;
         room_for_threads().map_err(Error::Threads)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .thread_stack_size(512 * 1024)
-            .enable_all()
-            .build()
-            .map_err(Error::io("start the proxy's threads"))?;
+        let runtime = runtime()?;
         before.operator.serve(&runtime, &audit);
         before.operator.send_traces(&runtime, before.config.voice);
         let resolver = Arc::new(Counted::new(system));
@@ -116,7 +115,26 @@ impl Engine {
     }
 }
 
-/// The runtime panics when it cannot have its threads, and then waits for ever for those that it has: ours are tried first.
+/// The runtime panics where it cannot have its threads, and then waits for ever for those that it has: whoever took their
+/// room since ours were tried, it must not come to that.
+fn runtime() -> Result<Runtime, Error> {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(|info| {
+        let why = info.payload_as_str().unwrap_or("no reason given");
+        let error = Error::Threads(io::Error::other(why.to_owned()));
+        say_failure(format_args!("stockade: {error}"));
+        std::process::exit(i32::from(error.exit_code()));
+    }));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_stack_size(512 * 1024)
+        .enable_all()
+        .build();
+    panic::set_hook(usual);
+    runtime.map_err(Error::io("start the proxy's threads"))
+}
+
+/// Tries threads as the runtime will have them.
 fn room_for_threads() -> io::Result<()> {
     let (hold, held) = mpsc::sync_channel::<()>(0);
     let held = Mutex::new(held);

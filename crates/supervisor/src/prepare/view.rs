@@ -7,7 +7,7 @@ use stockade_policy::Policy;
 
 use crate::{
     config::{Access, Config, Posture},
-    held::writable,
+    held::{granted, writable},
     identity::Account,
     steering::Steering,
 };
@@ -98,11 +98,6 @@ impl Scene<'_> {
         let named = self.policy.filesystem().protected.iter().filter_map(|path| self.absolute(path));
         steering.chain(named.map(|path| Protected { path, steers: false })).collect()
     }
-}
-
-/// Whether the command sees this path, unless it is hidden.
-pub(crate) fn granted(grants: &[Grant], path: &Path) -> bool {
-    grants.iter().any(|g| path.starts_with(&g.path))
 }
 
 fn files(hostname: &str) -> Vec<ViewFile> {
