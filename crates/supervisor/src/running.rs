@@ -3,7 +3,11 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -21,6 +25,8 @@ use crate::{
 
 /// The session of the command itself.
 pub(crate) const COMMAND: SessionId = 0;
+/// Events that wait; whoever has another one waits too.
+pub(crate) const EVENTS: usize = 256;
 /// Between the first TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
 /// The same for an entrypoint: container engines send KILL after ten seconds, and the log is still to be written.
@@ -87,13 +93,17 @@ pub(crate) enum End {
     Door(String),
 }
 
-/// Reads init's reports on a thread of its own; those of sessions go to `inside`.
-pub(crate) fn listen(channel: &Channel, events: Sender<Event>, inside: Inside) -> io::Result<()> {
+/// Reads init's reports on a thread of its own; those of sessions go to `inside`. Says whether a stop of the command
+/// waits to be handled: until then there is no second, for the command can stop itself faster than that is answered.
+pub(crate) fn listen(channel: &Channel, events: SyncSender<Event>, inside: Inside) -> io::Result<Arc<AtomicBool>> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let waits = Arc::clone(&stopped);
     let channel = Channel::from(channel.as_fd().try_clone_to_owned()?);
     thread::Builder::new().name("init-reports".to_owned()).stack_size(256 * 1024).spawn(move || {
         loop {
             let event = match recv::<Report>(&channel) {
                 Ok(Some((report, fds))) => match inside.heard(report, fds) {
+                    Some((Report::Stopped(..), _)) if waits.swap(true, Ordering::AcqRel) => continue,
                     Some((report, fds)) => Event::Init(report, fds),
                     None => continue,
                 },
@@ -108,7 +118,7 @@ pub(crate) fn listen(channel: &Channel, events: Sender<Event>, inside: Inside) -
             }
         }
     })?;
-    Ok(())
+    Ok(stopped)
 }
 
 /// The loop's state.
@@ -124,6 +134,8 @@ pub(crate) struct Running<'a, O> {
     pub(crate) entrypoint: bool,
     /// `require: [hidden]`: the command ends when a hidden path lay bare.
     pub(crate) hidden_required: bool,
+    /// See [`listen`].
+    pub(crate) stopped: Arc<AtomicBool>,
     terminal: Option<Terminal>,
     /// Signals that came before there was a command to take them; `None` once there is.
     early: Option<Vec<Signal>>,
@@ -152,6 +164,7 @@ impl<'a, O: Observer> Running<'a, O> {
             grace: GRACE,
             entrypoint: false,
             hidden_required: false,
+            stopped: Arc::default(),
             terminal: None,
             early: Some(Vec::new()),
             controlled: terminal::controlled(),
@@ -248,7 +261,11 @@ impl<'a, O: Observer> Running<'a, O> {
             }
             Report::NotSpawned(_, e) => return Some(End::NotStarted(e)),
             Report::Ended(COMMAND, outcome) => return Some(End::Command(outcome)),
-            Report::Stopped(COMMAND, _) => self.suspend(),
+            Report::Stopped(COMMAND, _) => {
+                // One from now on needs an answer of its own.
+                self.stopped.store(false, Ordering::Release);
+                self.suspend();
+            }
             Report::FenceDrift(what) => {
                 // Whoever repairs it need not wait long to see that it is repaired.
                 self.verify_at = Instant::now() + VERIFY_AGAIN;

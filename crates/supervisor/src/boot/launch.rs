@@ -45,9 +45,10 @@ impl Serving<'_> {
         if self.config.voice >= Voice::Everything {
             self.sandbox.notes.iter().for_each(|n| crate::say(format_args!("stockade: note: {}", Escaped(n))));
         }
-        let (events, inbox) = self.events.take().unwrap_or_else(mpsc::channel);
+        let (events, inbox) = self.events.take().unwrap_or_else(|| mpsc::sync_channel(running::EVENTS));
         let inside = self.inside()?;
-        running::listen(&self.sandbox.channel, events.clone(), inside.clone()).map_err(Error::io("listen to init"))?;
+        let stopped = running::listen(&self.sandbox.channel, events.clone(), inside.clone())
+            .map_err(Error::io("listen to init"))?;
         let deliver = events.clone();
         signals::listen(&self.signals, move |s| deliver.send(Event::Signal(s)).is_ok())
             .map_err(Error::io("listen for signals"))?;
@@ -71,6 +72,7 @@ impl Serving<'_> {
         let ready = self.ssh.take();
         let (end, recorder) = {
             let mut running = Running::new(&self.sandbox.channel, inbox, recorder);
+            running.stopped = stopped;
             running.timeout = self.config.timeout;
             running.entrypoint = self.config.duty.entrypoint;
             let usual = if running.entrypoint { running::ENTRYPOINT_GRACE } else { running.grace };
@@ -129,7 +131,7 @@ impl Serving<'_> {
     }
 
     /// Policy files are watched only where the command cannot write; the others are reloaded by SIGHUP, from a person.
-    fn watch_policy(&self, events: mpsc::Sender<Event>) -> Result<(), Error> {
+    fn watch_policy(&self, events: mpsc::SyncSender<Event>) -> Result<(), Error> {
         let grants = &self.decided.plan.view.grants;
         let safe: Vec<_> = self
             .decided

@@ -36,7 +36,7 @@ use crate::{
     publish::{self, Published},
     reaper::Reaper,
     refusals::Refusals,
-    running::Event,
+    running::{self, Event},
     signals, ssh,
     stdio::{LogFormat, say_failure},
 };
@@ -65,7 +65,7 @@ pub(super) struct Serving<'a> {
     pub(super) signals: nix::sys::signal::SigSet,
     pub(super) reaper: Reaper,
     /// Everything that can happen while the command runs arrives here.
-    pub(super) events: Option<(mpsc::Sender<Event>, mpsc::Receiver<Event>)>,
+    pub(super) events: Option<(mpsc::SyncSender<Event>, mpsc::Receiver<Event>)>,
     pub(super) operator: Operator,
     pub(super) published: Option<Published>,
     /// Published ports, once there is a command.
@@ -181,7 +181,7 @@ impl<'a> Building<'a> {
         let lookups = resolver.lookups();
         let deps = Deps { peers: callers.peers(), policy: reader.clone(), audit: audit.clone(), resolver, tls };
         let listeners = listeners(&mut sandbox)?;
-        let (events, inbox) = mpsc::channel();
+        let (events, inbox) = mpsc::sync_channel(running::EVENTS);
         let door = DoorConfig {
             own_ports: operator
                 .ports()
@@ -248,7 +248,7 @@ async fn keep_open(
     listeners: Listeners,
     closed: oneshot::Receiver<()>,
     health: Health,
-    failed: mpsc::Sender<Event>,
+    failed: mpsc::SyncSender<Event>,
 ) {
     health.well(Check::Door);
     if let Err(e) = door.serve(listeners, async move { drop(closed.await) }).await {

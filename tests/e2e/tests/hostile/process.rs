@@ -232,3 +232,20 @@ fn real_time_signals_are_ends() {
         }
     }
 }
+
+/// DOS-09: a job that no shell could continue is not stopped with its command, which stops itself again and again.
+#[test]
+fn a_command_that_always_stops_does_not_stop_the_clock() {
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        skip!("python3 is not installed");
+    }
+    let terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let script = r"$SIG{TERM} = 'IGNORE'; my $me = $$; my $other = fork // die;
+        if (!$other) { setpgrp 0, 0; while (1) { kill 'STOP', $me; 1 for 1..2000; kill 'CONT', $me; 1 for 1..2000 } }
+        sleep 1 while 1";
+    for mode in Mode::available() {
+        let run = Stockade::new(*mode).under(&["/usr/bin/python3", "-c", terminal]);
+        let run = ["--timeout", "1s", "--grace", "100ms"].iter().fold(run, Stockade::arg);
+        run.run(&["perl", "-e", script]).assert_code(124);
+    }
+}
