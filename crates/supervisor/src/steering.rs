@@ -121,8 +121,10 @@ impl Steering {
 }
 
 fn read(path: &Path) -> Result<(String, Way), SteeringError> {
+    // In this order: what changes meanwhile is seen to have changed.
+    let way = way(path)?;
     let text = String::from_utf8(bytes(path)?).map_err(|_| SteeringError::NotText(path.to_owned()))?;
-    Ok((text, way(path)?))
+    Ok((text, way))
 }
 
 /// The way to a file that is there.

@@ -23,13 +23,17 @@ const LATER: Duration = Duration::from_secs(1);
 /// How often the files are compared where the kernel has no watch left to give.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Watches `files` by their directories (a save by rename replaces the file) and calls `changed` after each change,
-/// until it returns `false`.
+/// Watches `files` by their directories (a save by rename replaces the file) and calls `changed` after each change from
+/// what they were when they were read, until it returns `false`.
 ///
 /// # Errors
 /// When no thread can be made.
-pub(crate) fn start(files: &[PathBuf], changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
-    let mut files = Files { paths: files.to_vec(), stamps: stamps(files) };
+pub(crate) fn start(
+    files: Vec<(PathBuf, Option<Stamp>)>,
+    changed: impl Fn() -> bool + Send + 'static,
+) -> io::Result<()> {
+    let (paths, stamps) = files.into_iter().unzip();
+    let mut files = Files { paths, stamps };
     thread::Builder::new().name("policy-watch".to_owned()).stack_size(128 * 1024).spawn(move || {
         thread::sleep(LATER);
         match files.watched() {
@@ -115,8 +119,10 @@ mod tests {
         let [one, other] = ["policy.yaml", "other"].map(|name| dir.path().join(name));
         fs::write(&one, "1").unwrap();
         let (told, tells) = mpsc::channel();
-        start(std::slice::from_ref(&one), move || told.send(()).is_ok()).unwrap();
+        // It changed between being read and being watched.
+        let read = Stamp::of(&one).ok();
         fs::write(&one, "22").unwrap();
+        start(vec![(one.clone(), read)], move || told.send(()).is_ok()).unwrap();
         tells.recv_timeout(LONG).unwrap();
         // By now the kernel tells.
         for text in ["333", "4444"] {

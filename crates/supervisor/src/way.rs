@@ -7,6 +7,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use crate::stamp::Stamp;
+
 /// Links followed on one way (the kernel's own bound).
 const MAX_LINKS: usize = 40;
 
@@ -19,6 +21,8 @@ pub struct Way {
     pub turns: Vec<PathBuf>,
     /// Where the file lies, or would. No link and no `..` is left in this one.
     pub end: PathBuf,
+    /// What was there before it was read.
+    pub(crate) seen: Option<Stamp>,
 }
 
 impl Way {
@@ -27,7 +31,7 @@ impl Way {
     /// # Errors
     /// What the kernel says, and `ELOOP`.
     pub(crate) fn to(path: &Path) -> io::Result<Self> {
-        let given = std::path::absolute(path)?;
+        let (given, seen) = (std::path::absolute(path)?, Stamp::of(path).ok());
         let mut ahead = names(&given);
         let (mut here, mut turns, mut links) = (PathBuf::from("/"), Vec::new(), 0);
         while let Some(name) = ahead.pop() {
@@ -58,7 +62,7 @@ impl Way {
             }
             ahead.extend(names(&target));
         }
-        Ok(Self { given, turns, end: here })
+        Ok(Self { given, turns, end: here, seen })
     }
 }
 

@@ -177,7 +177,7 @@ fn rootless_bounds_processes_only() {
         let state = |l| &made.status.iter().find(|s| s.limit == l).unwrap().enforcement;
         assert_eq!(state(Limit::Pids), &Enforcement::Enforced);
         assert!(matches!(state(Limit::Memory), Enforcement::Absent(_)));
-        assert!(made.unmet().unwrap().contains("limits.memory"));
+        assert!(made.unmet().unwrap().contains("the limit of memory"));
         assert!(matches!(made.enforcement(), Enforcement::Partial(_)));
         in_own_user_namespace();
         made.rlimits.apply().unwrap();
@@ -227,7 +227,7 @@ fn a_read_only_cgroup_tree_is_absent_at_once() {
         assert!(start.elapsed() < Duration::from_millis(100));
         assert!(made.cgroup.is_none());
         let why = made.unmet().unwrap();
-        assert!(why.contains("limits.memory") && why.contains("read-only"), "{why}");
+        assert!(why.contains("the limit of memory") && why.contains("read-only"), "{why}");
     });
 }
 

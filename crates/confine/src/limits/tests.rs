@@ -91,7 +91,7 @@ fn a_named_limit_that_cannot_hold_stops_the_start_unless_best_effort() {
         best_effort,
     };
     let unmet = established(true, false).unmet().unwrap();
-    assert!(unmet.contains("limits.memory") && unmet.contains("best_effort"), "{unmet}");
+    assert!(unmet.contains("the limit of memory") && unmet.contains("best_effort"), "{unmet}");
     assert_eq!(established(true, true).unmet(), None);
     assert_eq!(established(false, false).unmet(), None, "nobody asked for our default");
     assert!(matches!(established(true, true).enforcement(), Enforcement::Absent(_)), "and yet it is reported");

@@ -139,12 +139,12 @@ impl Serving<'_> {
             .ways
             .iter()
             .filter(|w| !held::writable(grants, &w.end))
-            .flat_map(|w| [w.end.clone(), w.given.clone()])
+            .flat_map(|w| [(w.end.clone(), w.seen), (w.given.clone(), w.seen)])
             .collect();
         if safe.is_empty() {
             return Ok(());
         }
-        files::start(&safe, move || events.send(Event::PolicyChanged).is_ok()).map_err(Error::io("watch the policy"))
+        files::start(safe, move || events.send(Event::PolicyChanged).is_ok()).map_err(Error::io("watch the policy"))
     }
 
     fn finish(mut self, end: End, layers: Vec<LayerStatus>, pid: Option<i32>) -> Result<Finished, Error> {

@@ -23,10 +23,10 @@ fn page(port: u16) -> String {
     text
 }
 
-fn value(text: &str, series: &str) -> u64 {
+/// `None`: it is not there, or not yet.
+fn value(text: &str, series: &str) -> Option<u64> {
     let line = text.lines().find_map(|l| l.strip_prefix("stockade_ssh_")?.strip_prefix(series)?.strip_prefix(' '));
-    let number: f64 = line.unwrap_or_else(|| panic!("no series {series} in\n{text}")).parse().unwrap();
-    number as u64
+    line.map(|number| number.parse::<f64>().unwrap() as u64)
 }
 
 /// Asks until every series has its value; what is over is counted as such a moment later.
@@ -36,10 +36,10 @@ fn expect(port: u16, wanted: &[(&str, u64)]) -> String {
     loop {
         let text = page(port);
         let seen: Vec<_> = wanted.iter().map(|(series, _)| (*series, value(&text, series))).collect();
-        if seen == wanted {
+        if seen.iter().zip(wanted).all(|(seen, wanted)| seen.1 == Some(wanted.1)) {
             return text;
         }
-        assert!(Instant::now() < until, "{seen:?}, wanted {wanted:?}");
+        assert!(Instant::now() < until, "{seen:?}, wanted {wanted:?} in\n{text}");
         thread::sleep(Duration::from_millis(50));
     }
 }

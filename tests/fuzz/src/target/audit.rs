@@ -60,8 +60,9 @@ pub(super) fn log(data: &[u8]) -> u64 {
     assert_eq!(csv.lines + csv.unreadable, text.lines);
     assert!(String::from_utf8(rows).unwrap().lines().all(harmless));
     let mut copy = Vec::new();
-    export(data, Format::Ocsf, &mut copy).unwrap();
-    assert_eq!(copy, data);
+    let ocsf = export(data, Format::Ocsf, &mut copy).unwrap();
+    assert_eq!((ocsf.lines, ocsf.unreadable), (csv.lines, csv.unreadable));
+    assert!(if ocsf.unreadable == 0 { copy == data } else { copy.len() < data.len() }, "events stay as they are");
     let outcome = match &verified {
         Ok(_) => "good".to_owned(),
         Err(VerifyError::Broken { why, .. }) => why.chars().filter(|c| !c.is_ascii_digit()).collect(),
